@@ -1,0 +1,1 @@
+"""Tasks and their data: what a model is fed."""

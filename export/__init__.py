@@ -1,0 +1,1 @@
+"""Checkpoint -> ONNX -> Q/DQ ONNX."""
