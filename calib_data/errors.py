@@ -42,3 +42,7 @@ class DataFormatError(ToolchainError):
 
 class NetworkError(ToolchainError):
     """A hub name was given, and the hub does not answer."""
+
+
+class TokenizationError(ToolchainError):
+    """The tokenizer cannot turn an example into tokens the way the task needs it."""

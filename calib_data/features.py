@@ -1,0 +1,159 @@
+"""Examples as token ids, the form that a model is fed and a calibrator reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib_data.errors import TokenizationError
+from calib_data.progress import Progress, SilentProgress
+from calib_data.tasks import Examples, Head, QuestionExample, Task, TextExample
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+# Examples per tokenizer call: enough to keep its threads busy, few enough for progress to move.
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Features:
+    """Tokenized rows, not padded; a SQuAD question may own several rows (windows).
+
+    Attributes:
+        input_ids: Token ids of each row, int64 [tokens].
+        token_type_ids: Segment ids of each row, int64 [tokens]; zeros where the tokenizer has none.
+        example_index: The example each row belongs to, int64 [rows], ascending.
+        offsets: SQuAD only: character offsets in the context of each row's tokens, first and one
+            past the last, int32 [tokens, 2]; (-1, -1) outside the context. Otherwise empty.
+    """
+
+    input_ids: tuple[NDArray[np.int64], ...]
+    token_type_ids: tuple[NDArray[np.int64], ...]
+    example_index: NDArray[np.int64]
+    offsets: tuple[NDArray[np.int32], ...]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens in each row, int64 [rows]."""
+        return np.array([len(ids) for ids in self.input_ids], dtype=np.int64)
+
+
+def tokenize(
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Examples,
+    max_length: int,
+    progress: Progress | None = None,
+) -> Features:
+    """Turn examples into token ids, as Hugging Face's reference scripts do.
+
+    Texts of a classification task are cut at `max_length`, the longer one of a pair first
+    (run_glue.py). A SQuAD context that does not fit beside its question is cut into overlapping
+    windows, and questions lose leading spaces, which the data set has by mistake and which could
+    push the question over the limit (run_qa.py).
+
+    Args:
+        task: The task the examples belong to.
+        tokenizer: The model's tokenizer; for SQuAD a fast one, which knows character offsets.
+        examples: What to tokenize.
+        max_length: Tokens at most in a row: the task's limit or what the model has positions for,
+            whichever is less. Below three overlaps of `task.doc_stride` windows overlap by a third
+            of it instead, so that they still advance.
+        progress: Told about each chunk.
+
+    Returns:
+        At least one row for each example, in their order.
+
+    Raises:
+        TokenizationError: The tokenizer has no offsets, or a question fills the window alone.
+    """
+    track = (progress or SilentProgress()).track
+    chunks = [examples[start : start + _CHUNK] for start in range(0, len(examples), _CHUNK)]
+    input_ids: list[NDArray[np.int64]] = []
+    token_type_ids: list[NDArray[np.int64]] = []
+    owners: list[NDArray[np.int64]] = []
+    offsets: list[NDArray[np.int32]] = []
+    first = 0
+    for chunk in track(chunks, "Tokenizing", len(chunks)):
+        if task.head is Head.QUESTION_ANSWERING:
+            questions = cast("tuple[QuestionExample, ...]", chunk)
+            encoding = _encode_questions(task, tokenizer, questions, max_length)
+            owner = np.array(encoding["overflow_to_sample_mapping"], dtype=np.int64)
+            offsets += _context_offsets(encoding)
+        else:
+            encoding = _encode_texts(tokenizer, cast("tuple[TextExample, ...]", chunk), max_length)
+            owner = np.arange(len(chunk), dtype=np.int64)
+        ids = [np.array(row, dtype=np.int64) for row in encoding["input_ids"]]
+        types: Sequence[Sequence[int]] | None = encoding.get("token_type_ids")
+        input_ids += ids
+        token_type_ids += (
+            [np.zeros_like(row) for row in ids]
+            if types is None
+            else [np.array(row, dtype=np.int64) for row in types]
+        )
+        owners.append(owner + first)
+        first += len(chunk)
+    return Features(
+        tuple(input_ids),
+        tuple(token_type_ids),
+        np.concatenate(owners) if owners else np.zeros(0, dtype=np.int64),
+        tuple(offsets),
+    )
+
+
+def _encode_texts(
+    tokenizer: PreTrainedTokenizerBase, examples: Sequence[TextExample], max_length: int
+) -> BatchEncoding:
+    columns = [list(column) for column in zip(*(e.texts for e in examples), strict=True)]
+    encoding: BatchEncoding = tokenizer(*columns, truncation="longest_first", max_length=max_length)
+    return encoding
+
+
+def _encode_questions(
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[QuestionExample],
+    max_length: int,
+) -> BatchEncoding:
+    if not tokenizer.is_fast:
+        raise TokenizationError(
+            f"{type(tokenizer).__name__} does not tell where in the text a token lies",
+            f"use a model with a fast tokenizer (tokenizer.json) for --task {task.name}",
+        )
+    questions = [example.question.lstrip() for example in examples]
+    stride = min(task.doc_stride, max_length // 3)
+    # The tokenizer aborts the process' thread where a window would not advance; look first.
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True) - stride
+    alone = tokenizer(questions, add_special_tokens=False)["input_ids"]
+    for example, tokens in zip(examples, alone, strict=True):
+        if len(tokens) >= room:
+            raise TokenizationError(
+                f"question '{example.id}' has {len(tokens)} tokens; beside its context at most "
+                f"{room - 1} fit into {max_length}",
+                "use a model with more positions, or shorten or drop that question in the data",
+            )
+    encoding: BatchEncoding = tokenizer(
+        questions,
+        [example.context for example in examples],
+        truncation="only_second",
+        max_length=max_length,
+        stride=stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    return encoding
+
+
+def _context_offsets(encoding: BatchEncoding) -> list[NDArray[np.int32]]:
+    rows = []
+    for index, pairs in enumerate(encoding["offset_mapping"]):
+        offsets = np.array(pairs, dtype=np.int32)
+        in_context = np.array([part == 1 for part in encoding.sequence_ids(index)])
+        offsets[~in_context] = -1
+        rows.append(offsets)
+    return rows

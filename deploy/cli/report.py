@@ -1,0 +1,29 @@
+"""`deploy report`: render the report again from results.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    out: Annotated[str, typer.Argument(help="Build folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
+) -> None:
+    """Render report.md of a build folder again, and print its tables."""
+    from rich.console import Console
+
+    from deploy.artifacts import BuildFolder, read_json, write_text
+    from deploy.cli.output import print_json
+    from deploy.cli.tables import print_results
+    from deploy.report.markdown import render_markdown
+
+    folder = BuildFolder(Path(out))
+    results = read_json(folder.results)
+    write_text(folder.report, render_markdown(results))
+    if as_json:
+        print_json(results)
+    else:
+        print_results(results, Console())

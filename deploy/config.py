@@ -1,0 +1,245 @@
+"""What a build is asked for: one typed object, from command line, YAML file or Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+from calib_data.errors import UsageError
+from calib_data.tasks import get_task
+from deploy.engine.session import Backend, Precision
+from export.precision import FloatType
+from export.recipe import PRESETS, QuantRecipe, load_recipe
+
+DEMO = "demo"
+
+
+class EngineChoice(str, Enum):
+    """Which TensorRT, if any, builds plans."""
+
+    AUTO = "auto"
+    NONE = "none"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """A build.
+
+    Attributes:
+        model: Folder, hub id, or "demo".
+        task: Task name.
+        out: Build folder.
+        precision: Precisions to build; fp32 is always evaluated, as the reference.
+        data_dir: Folder of local data, or None for the hub.
+        engine: What builds plans.
+        target: Compute capabilities to build for, where the engine can without the GPU.
+        backend: What executes the evaluation; None chooses the best there is.
+        high_precision: Type of everything that a quantized engine does not quantize.
+        buckets: Sequence buckets in tokens, ascending; None takes the task's.
+        max_batch: Largest batch of every profile.
+        calib_samples: Training examples to calibrate on.
+        seed: Of the calibration sample.
+        recipe: Recipes that replace the default one of their format.
+        max_drop: Largest relative drop of the main metric that passes; None sets no gate.
+        require_fusion: Whether an incomplete fusion fails the build.
+        limit: Evaluate this many dev examples, from the first; None for all.
+    """
+
+    model: str
+    task: str
+    out: Path
+    precision: tuple[Precision, ...] = (Precision.FP8,)
+    data_dir: Path | None = None
+    engine: EngineChoice = EngineChoice.AUTO
+    target: tuple[str, ...] = ("sm89",)
+    backend: Backend | None = None
+    high_precision: FloatType = FloatType.FP16
+    buckets: tuple[int, ...] | None = None
+    max_batch: int = 32
+    calib_samples: int = 256
+    seed: int = 0
+    recipe: tuple[QuantRecipe, ...] = ()
+    max_drop: float | None = None
+    require_fusion: bool = False
+    limit: int | None = None
+
+    def recipe_for(self, precision: Precision) -> QuantRecipe:
+        """The recipe of a quantized precision."""
+        for recipe in self.recipe:
+            if recipe.format.value == precision.value:
+                return recipe
+        return PRESETS[precision.value]
+
+
+def config_from_dict(plain: Mapping[str, Any]) -> BuildConfig:
+    """Check options by name, given as the command line or a YAML file spells them.
+
+    Args:
+        plain: Option names with underscores, as the fields of `BuildConfig`; lists may be given
+            as comma-separated text.
+
+    Raises:
+        UsageError: An unknown option, a missing one, or a value outside its range.
+        RecipeError: A recipe that cannot be read, or whose format no precision asks for.
+    """
+    known = {field.name for field in fields(BuildConfig)}
+    unknown = sorted(plain.keys() - known)
+    if unknown:
+        raise UsageError(
+            f"unknown option '{unknown[0]}' in the configuration",
+            f"known are: {', '.join(sorted(known))}",
+        )
+    given = {key: value for key, value in plain.items() if value is not None}
+    for name in ("model", "task", "out"):
+        if name not in given:
+            raise UsageError(f"--{name} is missing", f"give --{name}, or put it into --config")
+    task = get_task(str(given["task"]))
+    config = BuildConfig(
+        model=str(given["model"]),
+        task=task.name,
+        out=Path(str(given["out"])),
+        **{name: parse(given[name]) for name, parse in _PARSERS.items() if name in given},
+    )
+    _check_recipes(config)
+    return config
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read the options of a YAML file, unchecked.
+
+    Raises:
+        UsageError: The file is missing, or is not a YAML mapping.
+    """
+    import yaml
+
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read '{path}': {error.strerror}", "check --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise UsageError(f"'{path}' is not YAML: {first_line}", "mend the file's syntax") from error
+    if not isinstance(plain, dict):
+        raise UsageError(f"'{path}' holds no options", "write lines such as `precision: fp8`")
+    return plain
+
+
+def config_to_dict(config: BuildConfig) -> dict[str, Any]:
+    """The configuration as plain data that `config_from_dict` takes back."""
+    plain: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name == "recipe":
+            # The recipe itself is recorded with the results; here stands how to name it.
+            plain["recipe"] = [recipe.name for recipe in value]
+        elif isinstance(value, tuple):
+            plain[field.name] = [getattr(item, "value", item) for item in value]
+        elif isinstance(value, Path):
+            plain[field.name] = str(value)
+        else:
+            plain[field.name] = getattr(value, "value", value)
+    return plain
+
+
+def _check_recipes(config: BuildConfig) -> None:
+    from export.errors import RecipeError
+
+    formats = [recipe.format.value for recipe in config.recipe]
+    for recipe, name in zip(config.recipe, formats, strict=True):
+        if Precision(name) not in config.precision:
+            raise RecipeError(
+                f"recipe '{recipe.name}' is for {name}, which is not built",
+                f"add {name} to --precision, or drop the recipe",
+            )
+        if formats.count(name) > 1:
+            raise RecipeError(
+                f"two recipes for {name} in one build", "build them into two folders, then compare"
+            )
+
+
+E_ = TypeVar("E_", bound=Enum)
+
+
+def _items(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, Iterable):
+        parts = (parts,)
+    return tuple(str(part).strip() for part in parts if str(part).strip())
+
+
+def _member(kind: type[E_], option: str, value: Any) -> E_:
+    try:
+        return kind(str(value))
+    except ValueError:
+        choices = ", ".join(str(member.value) for member in kind)
+        raise UsageError(
+            f"unknown {option} '{value}'", f"use --{option} with one of: {choices}"
+        ) from None
+
+
+def _integer(option: str, value: Any, least: int) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise UsageError(f"--{option} is not a number: '{value}'", "give a whole number") from None
+    if number < least:
+        raise UsageError(f"--{option} is {number}", f"give at least {least}")
+    return number
+
+
+def _precisions(value: Any) -> tuple[Precision, ...]:
+    chosen = tuple(dict.fromkeys(_member(Precision, "precision", item) for item in _items(value)))
+    if not chosen:
+        raise UsageError("--precision is empty", "use for example --precision fp8,fp16")
+    return chosen
+
+
+def _buckets(value: Any) -> tuple[int, ...]:
+    buckets = tuple(sorted({_integer("buckets", item, 8) for item in _items(value)}))
+    if not buckets:
+        raise UsageError("--buckets is empty", "use for example --buckets 64,128")
+    return buckets
+
+
+def _max_drop(value: Any) -> float:
+    try:
+        drop = float(str(value))
+    except ValueError:
+        raise UsageError(f"--max-drop is not a number: '{value}'", "use 0.01 for 1 %") from None
+    if not 0.0 <= drop < 1.0:
+        raise UsageError(f"--max-drop is {drop}", "give a share from 0 to 1, such as 0.01 for 1 %")
+    return drop
+
+
+def _backend(value: Any) -> Backend | None:
+    return None if str(value) == "auto" else _member(Backend, "backend", value)
+
+
+def _high_precision(value: Any) -> FloatType:
+    chosen = _member(FloatType, "high-precision", value)
+    if chosen is FloatType.FP32:
+        raise UsageError("--high-precision fp32 gains nothing", "use fp16 or bf16")
+    return chosen
+
+
+_PARSERS: dict[str, Any] = {
+    "precision": _precisions,
+    "data_dir": lambda value: Path(str(value)),
+    "engine": lambda value: _member(EngineChoice, "engine", value),
+    "target": lambda value: tuple(item.lower() for item in _items(value)),
+    "backend": _backend,
+    "high_precision": _high_precision,
+    "buckets": _buckets,
+    "max_batch": lambda value: _integer("max-batch", value, 1),
+    "calib_samples": lambda value: _integer("calib-samples", value, 1),
+    "seed": lambda value: _integer("seed", value, 0),
+    "recipe": lambda value: tuple(load_recipe(item) for item in _items(value)),
+    "max_drop": _max_drop,
+    "require_fusion": bool,
+    "limit": lambda value: _integer("limit", value, 1),
+}

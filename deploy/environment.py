@@ -1,0 +1,73 @@
+"""What a result was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = (
+    "bert-trt-deploy",
+    "torch",
+    "transformers",
+    "datasets",
+    "nvidia-modelopt",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "tensorrt-rtx-cu13",
+    "tensorrt-cu13",
+)
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Version of every package that shapes a result; None where it is not installed."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs that the driver reports, with its version; empty without one."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())
+
+
+def describe_environment() -> dict[str, object]:
+    """Machine and versions, for results.json."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "gpus": list(gpu_names()),
+        "packages": {name: found for name, found in installed_versions().items() if found},
+    }
+
+
+def cpu_name() -> str:
+    """The processor's model name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

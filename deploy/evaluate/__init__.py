@@ -1,0 +1,1 @@
+"""How well a model does a task, and how far a lower precision falls behind the reference."""

@@ -1,0 +1,68 @@
+"""Conditions under which a build may ship."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from deploy.engine.layers import ProfileFusion
+from deploy.engine.session import Precision
+from deploy.evaluate.compare import Comparison
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition and its outcome.
+
+    Attributes:
+        name: What is limited, for example `max_drop.fp8.accuracy`.
+        limit: The value it may reach.
+        value: The value it has; None where it could not be measured, which does not pass.
+        passed: Whether the condition holds.
+    """
+
+    name: str
+    limit: float
+    value: float | None
+    passed: bool
+
+
+def drop_gates(
+    comparisons: Mapping[Precision, Comparison], metric: str, max_drop: float
+) -> tuple[Gate, ...]:
+    """The relative drop of the main metric against FP32, at most `max_drop` in each precision."""
+    return tuple(
+        Gate(
+            name=f"max_drop.{precision.value}.{metric}",
+            limit=max_drop,
+            value=comparison.metric[metric].relative_drop,
+            passed=comparison.metric[metric].relative_drop <= max_drop,
+        )
+        for precision, comparison in comparisons.items()
+    )
+
+
+def fusion_gates(
+    fusion: Mapping[Precision, Sequence[ProfileFusion]], precisions: Sequence[Precision]
+) -> tuple[Gate, ...]:
+    """Every quantized GEMM and every attention fused, in the worst profile of each precision."""
+    gates = []
+    for precision in precisions:
+        profiles = fusion.get(precision, ())
+        worst = worst_profile(profiles)
+        found = None if worst is None else worst.quantized_gemms + worst.fused_attention
+        expected = 0 if worst is None else worst.expected_gemms + worst.expected_attention
+        gates.append(
+            Gate(
+                name=f"fusion.{precision.value}",
+                limit=float(expected),
+                value=None if found is None else float(found),
+                passed=worst is not None and worst.complete,
+            )
+        )
+    return tuple(gates)
+
+
+def worst_profile(profiles: Sequence[ProfileFusion]) -> ProfileFusion | None:
+    """The profile with the fewest fused GEMMs and attentions; None where none was built."""
+    return min(profiles, key=lambda each: each.quantized_gemms + each.fused_attention, default=None)

@@ -1,0 +1,136 @@
+"""What a model predicts, from its raw outputs, and how that scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calib_data.features import Features
+from calib_data.tasks import Examples, Head, QuestionExample, Task, TextExample
+from deploy.errors import EvaluationError
+from deploy.evaluate import squad
+from deploy.evaluate.metrics import CLASS_METRICS, Terms, mean_terms
+
+
+@dataclass(frozen=True)
+class ClassPredictions:
+    """Predictions of a classification task.
+
+    Attributes:
+        logits: float32 [examples, classes].
+    """
+
+    logits: NDArray[np.float32]
+
+    @property
+    def class_ids(self) -> NDArray[np.int64]:
+        """The most likely class of each example, int64 [examples]."""
+        ids: NDArray[np.int64] = self.logits.argmax(axis=1)
+        return ids
+
+
+@dataclass(frozen=True)
+class AnswerPredictions:
+    """Predictions of a question answering task.
+
+    Attributes:
+        texts: One answer for each question.
+    """
+
+    texts: tuple[str, ...]
+
+
+Predictions = ClassPredictions | AnswerPredictions
+
+Outputs = Mapping[str, Sequence[NDArray[np.float32]]]
+"""One array for each feature row, without padding, by the name of the model's output."""
+
+
+def predict_from_outputs(
+    task: Task, examples: Examples, features: Features, outputs: Outputs
+) -> Predictions:
+    """Turn a model's outputs into one prediction for each example.
+
+    Args:
+        task: The task the examples belong to.
+        examples: What was tokenized.
+        features: The rows that were run.
+        outputs: `logits`, each [classes], for classification; `start_logits` and `end_logits`,
+            each [tokens], for question answering.
+
+    Returns:
+        Predictions in the order of `examples`.
+
+    Raises:
+        EvaluationError: An output is missing, has another shape than the rows ask for, or holds a
+            value that is not finite.
+    """
+    if task.head is Head.QUESTION_ANSWERING:
+        lengths = features.lengths.tolist()
+        questions = cast("tuple[QuestionExample, ...]", examples)
+        start = _checked(outputs, "start_logits", lengths)
+        end = _checked(outputs, "end_logits", lengths)
+        return AnswerPredictions(squad.answers(features, questions, start, end))
+    rows = _checked(outputs, "logits", [len(task.labels)] * len(features.input_ids))
+    return ClassPredictions(np.stack(rows))
+
+
+def score(task: Task, examples: Examples, predictions: Predictions) -> dict[str, float]:
+    """Rate predictions by the task's metrics.
+
+    Returns:
+        Each of `task.metrics`, in that order, from 0 to 1.
+    """
+    if isinstance(predictions, AnswerPredictions):
+        return {name: t.total() for name, t in score_terms(task, examples, predictions).items()}
+    labels = _labels(examples)
+    return {name: CLASS_METRICS[name].score(labels, predictions.class_ids) for name in task.metrics}
+
+
+def score_terms(task: Task, examples: Examples, predictions: Predictions) -> dict[str, Terms]:
+    """Each of `task.metrics` as terms of the single examples, for resampling."""
+    if isinstance(predictions, AnswerPredictions):
+        questions = cast("tuple[QuestionExample, ...]", examples)
+        per_question = {"exact_match": squad.exact_match, "f1": squad.f1}
+        return {
+            name: mean_terms(per_question[name](predictions.texts, questions))
+            for name in task.metrics
+        }
+    labels = _labels(examples)
+    return {name: CLASS_METRICS[name].terms(labels, predictions.class_ids) for name in task.metrics}
+
+
+def _labels(examples: Examples) -> NDArray[np.int64]:
+    texts = cast("tuple[TextExample, ...]", examples)
+    return np.array([example.label for example in texts], dtype=np.int64)
+
+
+def _checked(outputs: Outputs, name: str, lengths: Sequence[int]) -> Sequence[NDArray[np.float32]]:
+    if name not in outputs:
+        raise EvaluationError(
+            f"the model has no output '{name}' (found: {', '.join(outputs)})",
+            "use a model whose head fits --task",
+        )
+    rows = outputs[name]
+    if len(rows) != len(lengths):
+        raise EvaluationError(
+            f"output '{name}' has {len(rows)} rows, {len(lengths)} were fed",
+            "use --task with the task the model was fine-tuned for",
+        )
+    for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        if row.shape != (length,):
+            raise EvaluationError(
+                f"output '{name}', row {index}: shape {list(row.shape)}, expected [{length}]",
+                "use --task with the task the model was fine-tuned for",
+            )
+        if not np.isfinite(row).all():
+            # argmax and sorting would turn NaN into an answer that looks like any other.
+            raise EvaluationError(
+                f"output '{name}', row {index} holds {row[~np.isfinite(row)][0]}",
+                "use another precision, or a checkpoint whose weights and activations are finite",
+            )
+    return rows

@@ -1,0 +1,173 @@
+"""results.json: one plain object that every table, report and gate is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deploy.config import BuildConfig, config_to_dict
+from deploy.engine.layers import ProfileFusion
+from deploy.engine.session import Precision
+from deploy.evaluate.compare import Comparison
+from deploy.evaluate.gates import Gate, worst_profile
+from deploy.evaluate.harness import Run
+from export.recipe import recipe_to_dict
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """A plan that was built.
+
+    Attributes:
+        precision: Of the model.
+        flavour: Which TensorRT built it.
+        version: Its version.
+        target: Compute capability, or "gpu" for the building machine's.
+        file: Path within the build folder.
+        bytes: Size of the plan.
+        seconds: How long the build took.
+    """
+
+    precision: Precision
+    flavour: str
+    version: str
+    target: str
+    file: str
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BuildOutcome:
+    """Everything that a build found out.
+
+    Attributes:
+        config: What it was asked for.
+        onnx_bytes: Size of the ONNX model, by precision.
+        calibration: Where the ranges come from, or None where nothing is quantized.
+        runs: Every evaluation, FP32's first.
+        comparisons: Each precision but FP32 against FP32.
+        engines: Plans that were built.
+        fusion: What the builder fused, by precision; absent where it did not list its layers.
+        gates: Conditions and outcomes.
+        environment: Machine and versions.
+    """
+
+    config: BuildConfig
+    onnx_bytes: Mapping[Precision, int]
+    calibration: Mapping[str, Any] | None
+    runs: Sequence[Run]
+    comparisons: Mapping[Precision, Comparison]
+    engines: Sequence[EngineFile]
+    fusion: Mapping[Precision, Sequence[ProfileFusion]]
+    gates: Sequence[Gate]
+    environment: Mapping[str, Any]
+
+
+def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
+    """The content of results.json, schema version 1."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": outcome.config.model,
+        "task": outcome.config.task,
+        "accuracy": {run.precision.value: _accuracy(run) for run in _best_evidence(outcome.runs)},
+        "runs": [_run(run) for run in outcome.runs],
+        "compare": {
+            precision.value: _comparison(comparison)
+            for precision, comparison in outcome.comparisons.items()
+        },
+        "fusion": {
+            precision.value: _fusion(profiles) for precision, profiles in outcome.fusion.items()
+        },
+        "engines": [
+            {**asdict(engine), "precision": engine.precision.value} for engine in outcome.engines
+        ],
+        "onnx": {
+            precision.value: {"bytes": size} for precision, size in outcome.onnx_bytes.items()
+        },
+        "recipes": {
+            precision.value: recipe_to_dict(outcome.config.recipe_for(precision))
+            for precision in outcome.config.precision
+            if precision.quantized
+        },
+        "calibration": outcome.calibration,
+        "latency": [],
+        "gates": [asdict(gate) for gate in outcome.gates],
+        "environment": dict(outcome.environment),
+        "config": config_to_dict(outcome.config),
+    }
+
+
+def _best_evidence(runs: Sequence[Run]) -> list[Run]:
+    """One run a precision: one that was executed before one that was simulated."""
+    best: dict[Precision, Run] = {}
+    for run in runs:
+        known = best.get(run.precision)
+        if known is None or (known.info.simulated and not run.info.simulated):
+            best[run.precision] = run
+    return list(best.values())
+
+
+def _accuracy(run: Run) -> dict[str, Any]:
+    return {"metrics": run.metrics, "n": run.n, "backend": run.info.backend.value}
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "precision": run.precision.value,
+        "recipe": run.recipe,
+        "backend": run.info.backend.value,
+        "arithmetic": run.info.arithmetic,
+        "simulated": run.info.simulated,
+        "device": run.info.device,
+        "metrics": run.metrics,
+        "n": run.n,
+        "seconds": round(run.seconds, 3),
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        **{
+            name: {
+                "drop": drop.drop,
+                "relative_drop": drop.relative_drop,
+                "ci95": list(drop.ci95),
+            }
+            for name, drop in comparison.metric.items()
+        },
+        "agreement": comparison.agreement,
+        "changed": comparison.changed,
+    }
+
+
+def _fusion(profiles: Sequence[ProfileFusion]) -> dict[str, Any]:
+    worst = worst_profile(profiles)
+    assert worst is not None  # a precision is listed only with its profiles
+    return {
+        **_counts(worst),
+        "unfused": list(worst.unfused),
+        "profiles": [
+            {
+                "target": each.target,
+                "min": asdict(each.profile.min),
+                "opt": asdict(each.profile.opt),
+                "max": asdict(each.profile.max),
+                "layers": each.layers,
+                **_counts(each),
+            }
+            for each in profiles
+        ],
+    }
+
+
+def _counts(fusion: ProfileFusion) -> dict[str, int]:
+    return {
+        "quantized_gemms": fusion.quantized_gemms,
+        "expected_gemms": fusion.expected_gemms,
+        "fused_attention": fusion.fused_attention,
+        "expected_attention": fusion.expected_attention,
+    }

@@ -1,0 +1,137 @@
+"""What calibration saw, per site, in a file that every recipe and format can be derived from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.errors import CalibrationError
+from export.histogram import BINS, RangeHistogram
+from export.recipe import CalibrationMethod, Calibrator, QuantFormat
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class CalibrationSource:
+    """Where a table's numbers come from.
+
+    Attributes:
+        model_fingerprint: sha256 of the checkpoint, as `Checkpoint.fingerprint`.
+        task: Name of the task whose training split was sampled.
+        data_fingerprint: sha256 over the token ids, in order.
+        samples: Feature rows that went through the model.
+        seed: Of the sampling.
+        batch_size: Rows per forward pass; percentile and entropy depend on it slightly.
+        order: How rows were ordered.
+        tools: Versions of the packages that took part.
+    """
+
+    model_fingerprint: str
+    task: str
+    data_fingerprint: str
+    samples: int
+    seed: int
+    batch_size: int
+    order: str
+    tools: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """Statistics of every activation site.
+
+    Attributes:
+        source: What was run, on what.
+        sites: Site name to the histogram of the absolute values it carried, padding excluded.
+    """
+
+    source: CalibrationSource
+    sites: Mapping[str, RangeHistogram]
+
+    def amax(self, site: str, calibrator: Calibrator, fmt: QuantFormat) -> float:
+        """The range that a calibrator chooses for a site.
+
+        Percentile, mse and entropy are ModelOpt's functions, applied to our histogram.
+
+        Raises:
+            CalibrationError: The site is not in the table, or never carried a non-zero value.
+        """
+        try:
+            histogram = self.sites[site]
+        except KeyError:
+            raise CalibrationError(
+                f"calibration.json has no site '{site}'",
+                "calibrate again: `deploy build --force calibrate`, or delete calibration.json",
+            ) from None
+        if histogram.amax == 0.0:
+            raise CalibrationError(
+                f"site '{site}' carried only zeros during calibration, so it has no range",
+                "calibrate on more varied data (--calib-samples), or exclude the site in a recipe",
+            )
+        amax = _modelopt_amax(histogram, calibrator, fmt)
+        # A bin's edge can round past the largest value; no range needs to be wider than the data.
+        return min(amax, histogram.amax)
+
+
+def _modelopt_amax(histogram: RangeHistogram, calibrator: Calibrator, fmt: QuantFormat) -> float:
+    if calibrator.method is CalibrationMethod.MAX:
+        return histogram.amax
+    from modelopt.torch.quantization.calib import histogram as modelopt
+
+    counts, edges = histogram.counts, histogram.edges()
+    if calibrator.method is CalibrationMethod.PERCENTILE:
+        return float(modelopt._compute_amax_percentile(counts, edges, calibrator.percentile))
+    if calibrator.method is CalibrationMethod.MSE:
+        num_bits: int | tuple[int, int] = (4, 3) if fmt is QuantFormat.FP8 else 8
+        return float(modelopt._compute_amax_mse(counts, edges, num_bits, False, stride=8))
+    # ModelOpt overwrites the first bin in place.
+    return float(modelopt._compute_amax_entropy(counts.copy(), edges, 8, False, stride=8))
+
+
+def table_to_json(table: CalibrationTable) -> str:
+    """A table as JSON: one line per site, so that two tables can be compared with diff."""
+    lines = ",\n".join(
+        f"    {json.dumps(name)}: "
+        + json.dumps(
+            {"amax": site.amax, "upper": site.upper, "counts": site.counts.tolist()},
+            separators=(",", ":"),
+        )
+        for name, site in table.sites.items()
+    )
+    source = json.dumps(asdict(table.source), indent=2).replace("\n", "\n  ")
+    return f'{{\n  "version": {VERSION},\n  "source": {source},\n  "sites": {{\n{lines}\n  }}\n}}\n'
+
+
+def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
+    """Read a table that was made from the model with this fingerprint.
+
+    Raises:
+        CalibrationError: Not a table, of another version, or of another model.
+    """
+    remedy = "delete it and build again, so that it is calibrated anew"
+    try:
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = plain["version"]
+        if version != VERSION:
+            raise CalibrationError(f"'{path}' has version {version}, not {VERSION}", remedy)
+        source = CalibrationSource(**plain["source"])
+        sites = {name: _site_from_dict(name, site) for name, site in plain["sites"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CalibrationError(f"'{path}' is not a calibration table: {error}", remedy) from error
+    if source.model_fingerprint != model_fingerprint:
+        raise CalibrationError(f"'{path}' was calibrated on another model", remedy)
+    return CalibrationTable(source, sites)
+
+
+def _site_from_dict(name: str, plain: Mapping[str, Any]) -> RangeHistogram:
+    counts = np.asarray(plain["counts"], dtype=np.int64)
+    amax, upper = float(plain["amax"]), float(plain["upper"])
+    if counts.shape != (BINS,) or not 0.0 <= amax <= upper < np.inf or (counts < 0).any():
+        raise ValueError(f"site '{name}' has an impossible histogram")
+    return RangeHistogram(upper=upper, amax=amax, counts=counts)

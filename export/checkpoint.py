@@ -1,0 +1,264 @@
+"""Load a fine-tuned encoder from a folder or the hub, and refuse what cannot be deployed."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calib_data.errors import NetworkError, ToolchainError
+from calib_data.tasks import Head, Task
+from export.architectures import Architecture, get_architecture
+from export.errors import CheckpointError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_HEAD_SUFFIX = {
+    Head.SEQUENCE_CLASSIFICATION: "ForSequenceClassification",
+    Head.QUESTION_ANSWERING: "ForQuestionAnswering",
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model ready to export and calibrate.
+
+    Attributes:
+        source: Folder or hub id it came from.
+        architecture: Its encoder family.
+        model: In evaluation mode, FP32, eager attention, attention scale folded into the query
+            projection (see `fold_attention_scale`).
+        tokenizer: The checkpoint's fast tokenizer.
+        layers: Number of encoder layers.
+        heads: Attention heads per layer.
+        head_dim: Width of one head.
+        max_length: Longest sequence, in tokens, that the position embeddings allow.
+        fingerprint: sha256 over the weights' names, types and bytes, and the configuration.
+    """
+
+    source: str
+    architecture: Architecture
+    model: nn.Module
+    tokenizer: Any
+    layers: int
+    heads: int
+    head_dim: int
+    max_length: int
+    fingerprint: str
+
+
+def load_checkpoint(source: str, task: Task) -> Checkpoint:
+    """Load a checkpoint in FP32 and prepare it for export.
+
+    Args:
+        source: A folder in Hugging Face layout, or the id of a hub repository.
+        task: What the model is to be run on; decides the head that it must have.
+
+    Raises:
+        CheckpointError: Folder or repository missing, weights missing, unreadable or incomplete.
+        UnsupportedModelError: Another kind of model, another head, or another number of labels.
+        NetworkError: `source` names a hub repository and the hub cannot be reached.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(source)
+    if folder.is_dir():
+        _check_folder(folder)
+    elif folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        raise CheckpointError(
+            f"model folder '{source}' does not exist",
+            "give --model an existing folder, a hub id such as org/name, or demo",
+        )
+    with _explained(source):
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    architecture = get_architecture(config.model_type)
+    _check_head(source, config, task)
+    with _explained(source):
+        model, tokenizer = _load(source, task)
+    fingerprint = _fingerprint(model)
+    fold_attention_scale(model, architecture, config.num_hidden_layers)
+    return Checkpoint(
+        source=source,
+        architecture=architecture,
+        model=model,
+        tokenizer=tokenizer,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        head_dim=config.hidden_size // config.num_attention_heads,
+        max_length=_max_length(config),
+        fingerprint=fingerprint,
+    )
+
+
+def fold_attention_scale(model: nn.Module, architecture: Architecture, layers: int) -> None:
+    """Multiply the query projections by 1/sqrt(head_dim), in place, and drop the factor after QK^T.
+
+    The result is the same function with the scaling ahead of QK^T: FP16 scores stay small, and
+    the quantized q is already in the range that the attention kernel multiplies.
+    """
+    import torch
+
+    for index in range(layers):
+        prefix = architecture.layer.format(index)
+        attention: Any = model.get_submodule(f"{prefix}.{architecture.attention}")
+        query: Any = model.get_submodule(f"{prefix}.{architecture.query}")
+        with torch.no_grad():
+            query.weight.mul_(attention.scaling)
+            query.bias.mul_(attention.scaling)
+        attention.scaling = 1.0
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"'{folder}' has no config.json, so it is not a Hugging Face checkpoint",
+            "give --model the folder that save_pretrained() wrote",
+        )
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt") for path in folder.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"'{folder}' has weights only as pickle ({pickles[0]}), which can run code on loading",
+            "save it again with model.save_pretrained(folder, safe_serialization=True)",
+        )
+    raise CheckpointError(
+        f"'{folder}' has a config.json but no weights (*.safetensors)",
+        "copy model.safetensors into it, or save the model again with save_pretrained()",
+    )
+
+
+def _check_head(source: str, config: Any, task: Task) -> None:
+    suffix = _HEAD_SUFFIX[task.head]
+    names = config.architectures or ["(none)"]
+    if not names[0].endswith(suffix):
+        raise UnsupportedModelError(
+            f"'{source}' is a {names[0]}, but task '{task.name}' needs a model {suffix}",
+            f"fine-tune the encoder for {task.name}, or choose the --task the model was made for",
+        )
+    if task.labels and config.num_labels != len(task.labels):
+        raise UnsupportedModelError(
+            f"'{source}' has {config.num_labels} labels, but task '{task.name}' has "
+            f"{len(task.labels)}: {', '.join(task.labels)}",
+            "choose the --task that the model was fine-tuned for",
+        )
+
+
+def _load(source: str, task: Task) -> tuple[nn.Module, Any]:
+    import torch
+    from transformers import (
+        AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
+
+    auto = {
+        Head.SEQUENCE_CLASSIFICATION: AutoModelForSequenceClassification,
+        Head.QUESTION_ANSWERING: AutoModelForQuestionAnswering,
+    }[task.head]
+    with _quiet_transformers():
+        model, info = auto.from_pretrained(
+            source,
+            # The checkpoint's own type would make the reference silently FP16.
+            dtype=torch.float32,
+            attn_implementation="eager",
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    missing = sorted(info["missing_keys"]) + sorted(info.get("mismatched_keys", ()))
+    if missing:
+        raise CheckpointError(
+            f"the weights of '{source}' lack {len(missing)} tensors, the first is {missing[0]}",
+            "use a checkpoint that was fine-tuned with this head and saved whole",
+        )
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"'{source}' has only a slow tokenizer, which gives no character offsets",
+            "save it with a tokenizer.json: AutoTokenizer.from_pretrained(...).save_pretrained()",
+        )
+    return model.eval(), tokenizer
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep loading reports and bars of transformers off the terminal; errors still raise."""
+    import transformers.utils.logging
+
+    hf_logging: Any = transformers.utils.logging
+    verbosity = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Turn whatever the libraries raise about a bad checkpoint into one line and a remedy."""
+    try:
+        yield
+    except ToolchainError:
+        raise
+    except Exception as error:
+        logging.getLogger(__name__).debug("loading %s failed", source, exc_info=True)
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        if Path(source).is_dir():
+            raise CheckpointError(
+                f"cannot load '{source}': {type(error).__name__}: {first_line}",
+                "check that config.json, tokenizer.json and model.safetensors are whole "
+                "and belong together",
+            ) from error
+        if _is_connection_error(error):
+            raise NetworkError(
+                f"'{source}' is not a local folder, and the Hugging Face hub cannot be reached",
+                "connect to the network, set HF_HUB_CACHE to a folder that has the model, or "
+                "give --model a local folder",
+            ) from error
+        raise CheckpointError(
+            f"no folder and no readable hub repository is named '{source}': {first_line}",
+            "check the spelling of --model; a private repository needs `hf auth login`",
+        ) from error
+
+
+def _is_connection_error(error: BaseException) -> bool:
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    names = {cls.__name__ for link in chain for cls in type(link).__mro__}
+    return bool(
+        names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "TimeoutError"}
+        or any(isinstance(link, ConnectionError) for link in chain)
+        or "couldn't connect" in str(error)
+    )
+
+
+def _max_length(config: Any) -> int:
+    # RoBERTa-like models number positions from pad_token_id + 1, so that many are never used.
+    positions = int(config.max_position_embeddings)
+    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+        return positions - int(config.pad_token_id) - 1
+    return positions
+
+
+def _fingerprint(model: Any) -> str:
+    digest = hashlib.sha256()
+    config = {**model.config.to_dict(), "transformers_version": None, "_name_or_path": None}
+    digest.update(repr(sorted(config.items(), key=lambda item: item[0])).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Read and write ONNX files: whole or not at all, and beyond protobuf's 2 GB."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from export.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# Protobuf refuses messages of 2 GiB; the margin holds nodes and metadata.
+_EXTERNAL_DATA_BYTES = 2_000_000_000
+
+
+def read_onnx(path: Path) -> ir.Model:
+    """Read a model; weights stay memory-mapped where they are external.
+
+    Raises:
+        ExportError: The file is missing or is not ONNX.
+    """
+    import onnx_ir as ir
+
+    try:
+        return ir.load(path)
+    except Exception as error:
+        raise ExportError(
+            f"cannot read '{path}' as ONNX: {type(error).__name__}: {error}",
+            "export it again with `deploy export`",
+        ) from error
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all constant tensors of a model."""
+    return sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+
+
+def write_onnx(model: ir.Model, path: Path) -> None:
+    """Write a model so that `path` is either absent, the old file, or the whole new one.
+
+    Weights over 2 GB go to `<name>.data` beside it, because protobuf cannot hold them.
+    """
+    import onnx_ir as ir
+
+    # External data is found by its name, so a half-written pair must not use the final one.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    data = path.with_name(f"{path.name}.data")
+    try:
+        if weight_bytes(model) > _EXTERNAL_DATA_BYTES:
+            ir.save(model, temporary, external_data=data.name)
+            _sync(data)
+        else:
+            ir.save(model, temporary)
+            data.unlink(missing_ok=True)
+        _sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_onnx(path: Path) -> None:
+    """Run `onnx.checker` with shape inference on a file.
+
+    Raises:
+        ExportError: The checker refuses the model.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except Exception as error:
+        raise ExportError(
+            f"onnx.checker refuses '{path}': {str(error).strip().splitlines()[0]}",
+            "export it again with `deploy export`; if that repeats, compare the versions that "
+            "`deploy doctor` prints with the ranges in pyproject.toml",
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

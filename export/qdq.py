@@ -1,0 +1,242 @@
+"""Insert Q/DQ nodes into an exported graph, following a recipe and a calibration table.
+
+Placement follows NVIDIA's MLPerf BERT and what TensorRT fuses: one Q/DQ for the input that query,
+key and value share, weights as 8-bit constants straight into DequantizeLinear and MatMul, Q/DQ on
+all four operands of attention or on none. Symmetric, zero point 0, standard ONNX operators.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.architectures import get_architecture
+from export.calibration_table import CalibrationTable
+from export.errors import ExportError
+from export.onnx_export import METADATA_PREFIX
+from export.precision import FloatType
+from export.recipe import Granularity, QuantFormat, QuantRecipe, select_sites
+from export.sites import GraphSite, Site, SiteKind, encoder_sites, locate_sites
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_LOG = logging.getLogger(__name__)
+
+# Softmax cannot leave [0, 1], so its range needs no data.
+_SOFTMAX_AMAX = 1.0
+
+
+@dataclass(frozen=True)
+class SiteScale:
+    """The scale that a site was quantized with.
+
+    Attributes:
+        site: Site name.
+        scale: float64, [] for per-tensor or [output channels], already rounded to the type that
+            the graph stores scales in.
+    """
+
+    site: str
+    scale: NDArray[np.float64]
+
+
+def graph_sites(model: ir.Model) -> tuple[Site, ...]:
+    """The sites of an exported model, enumerated from its own metadata.
+
+    Raises:
+        ExportError: The model was not exported by this toolchain.
+    """
+    try:
+        architecture = get_architecture(model.metadata_props[f"{METADATA_PREFIX}model_type"])
+        return encoder_sites(architecture, int(model.metadata_props[f"{METADATA_PREFIX}layers"]))
+    except KeyError as missing:
+        raise ExportError(
+            f"the ONNX model lacks the metadata {missing}", "export it with `deploy export`"
+        ) from None
+
+
+def insert_qdq(
+    model: ir.Model, recipe: QuantRecipe, table: CalibrationTable, scale_type: FloatType
+) -> tuple[SiteScale, ...]:
+    """Quantize a graph in place.
+
+    Args:
+        model: An FP32 model as `export_onnx` returns it.
+        recipe: Which sites, and how.
+        table: Calibration of the same checkpoint.
+        scale_type: The type that scales are rounded to: the one that the engine will carry. Weights
+            are quantized with the rounded scales, so that a later cast changes nothing.
+
+    Returns:
+        The scales, in order of the sites.
+
+    Raises:
+        RecipeError: The recipe's exclusions do not fit the model.
+        SiteError: A site cannot be tied to the graph.
+        CalibrationError: A site has no usable range.
+    """
+    sites = select_sites(recipe, graph_sites(model))
+    located = locate_sites(model, sites)
+    scales = []
+    for site in sites:
+        place = located[site.name]
+        amax = _amax(place, recipe, table)
+        scale = _rounded_scale(site, amax / recipe.format.max_value, scale_type)
+        if site.kind is SiteKind.LINEAR_WEIGHT:
+            _quantize_weight(model, place, scale, recipe.format)
+        else:
+            _quantize_activation(model, place, scale, recipe.format)
+        scales.append(SiteScale(site.name, scale))
+    _drop_unused_weights(model)
+    return tuple(scales)
+
+
+def _amax(place: GraphSite, recipe: QuantRecipe, table: CalibrationTable) -> NDArray[np.float64]:
+    site = place.site
+    how = recipe.kinds[site.kind]
+    if site.kind is SiteKind.ATTENTION_P:
+        return np.array(_SOFTMAX_AMAX)
+    if site.kind is not SiteKind.LINEAR_WEIGHT:
+        return np.array(table.amax(site.name, how.calibrator, recipe.format))
+    weight = np.abs(_weight(place))
+    if how.granularity is Granularity.PER_TENSOR:
+        return np.array(weight.max(), np.float64)
+    amax: NDArray[np.float64] = weight.max(axis=0).astype(np.float64)
+    # A channel of zeros quantizes to zeros under any scale; 1 keeps it from dividing by zero.
+    amax[amax == 0.0] = 1.0
+    return amax
+
+
+def _rounded_scale(
+    site: Site, scale: NDArray[np.float64], scale_type: FloatType
+) -> NDArray[np.float64]:
+    rounded = scale.astype(scale_type.numpy).astype(np.float64)
+    smallest = float(scale_type.smallest_normal)
+    small = rounded < smallest
+    if small.any():
+        _LOG.info(
+            "%s: %d of %d scales lie below %s's smallest normal number and are raised to %.3g",
+            site.name,
+            int(small.sum()),
+            rounded.size,
+            scale_type.value,
+            smallest,
+        )
+        rounded = np.where(small, smallest, rounded)
+    return rounded
+
+
+def _weight(place: GraphSite) -> NDArray[np.float32]:
+    constant = place.value.const_value
+    assert constant is not None  # locate_sites took the weight because it is an initializer
+    return np.asarray(constant.numpy(), np.float32)
+
+
+def quantize_array(
+    values: NDArray[np.float32], scale: NDArray[np.float64], fmt: QuantFormat
+) -> NDArray[Any]:
+    """8-bit codes of `values`, as QuantizeLinear defines them: divide, saturate, round to even.
+
+    Args:
+        values: Any shape; the last axis is the channel axis where `scale` has one entry a channel.
+        scale: [] or [channels].
+        fmt: float8_e4m3fn or int8 codes.
+    """
+    import ml_dtypes
+
+    scaled = values / scale.astype(np.float32)
+    limited = np.clip(scaled, -fmt.max_value, fmt.max_value)
+    if fmt is QuantFormat.INT8:
+        return np.rint(limited).astype(np.int8)
+    return limited.astype(ml_dtypes.float8_e4m3fn)
+
+
+def _quantize_weight(
+    model: ir.Model, place: GraphSite, scale: NDArray[np.float64], fmt: QuantFormat
+) -> None:
+    import onnx_ir as ir
+
+    name = place.site.name
+    codes = quantize_array(_weight(place), scale, fmt)
+    attributes = [ir.AttrInt64("axis", 1)] if scale.ndim else []
+    for node, index in place.consumers:
+        dequantize = ir.Node(
+            "",
+            "DequantizeLinear",
+            [
+                _constant(model, f"{name}.quantized", ir.tensor(codes)),
+                _constant(model, f"{name}.scale", ir.tensor(scale.astype(np.float32))),
+            ],
+            attributes,
+            name=f"{name}.DequantizeLinear",
+        )
+        _connect(dequantize, place.value, f"{name}.dequantized")
+        model.graph.insert_before(node, dequantize)
+        node.replace_input_with(index, dequantize.outputs[0])
+
+
+def _quantize_activation(
+    model: ir.Model, place: GraphSite, scale: NDArray[np.float64], fmt: QuantFormat
+) -> None:
+    import ml_dtypes
+    import onnx_ir as ir
+
+    name = place.site.name
+    code_type = np.int8 if fmt is QuantFormat.INT8 else ml_dtypes.float8_e4m3fn
+    scale_value = _constant(model, f"{name}.scale", ir.tensor(scale.astype(np.float32)))
+    zero_point = _constant(
+        model, f"zero_point.{fmt.value}", ir.tensor(np.zeros((), np.int8).astype(code_type))
+    )
+    quantize = ir.Node(
+        "", "QuantizeLinear", [place.value, scale_value, zero_point], name=f"{name}.QuantizeLinear"
+    )
+    quantize.outputs[0].name = f"{name}.quantized"
+    dequantize = ir.Node(
+        "",
+        "DequantizeLinear",
+        [quantize.outputs[0], scale_value, zero_point],
+        name=f"{name}.DequantizeLinear",
+    )
+    _connect(dequantize, place.value, f"{name}.dequantized")
+    producer = place.value.producer()
+    assert producer is not None  # every activation site is computed by a node
+    model.graph.insert_after(producer, [quantize, dequantize])
+    for node, index in place.consumers:
+        node.replace_input_with(index, dequantize.outputs[0])
+
+
+def _connect(dequantize: ir.Node, original: ir.Value, name: str) -> None:
+    output = dequantize.outputs[0]
+    output.name, output.shape, output.type = name, original.shape, original.type
+
+
+def _constant(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    import onnx_ir as ir
+
+    existing = model.graph.initializers.get(name)
+    if existing is not None:
+        return existing
+    value = ir.Value(
+        name=name,
+        shape=ir.Shape(tuple(tensor.shape)),
+        type=ir.TensorType(tensor.dtype),
+        const_value=tensor,
+    )
+    model.graph.register_initializer(value)
+    return value
+
+
+def _drop_unused_weights(model: ir.Model) -> None:
+    for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
+        del model.graph.initializers[name]
+
+
+def scales_by_site(scales: Iterable[SiteScale]) -> dict[str, NDArray[np.float64]]:
+    """Site name to scale."""
+    return {scale.site: scale.scale for scale in scales}

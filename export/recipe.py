@@ -1,0 +1,274 @@
+"""Quantization recipes: which sites, in which format, how fine, and from which calibrator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from export.errors import RecipeError
+from export.sites import ATTENTION_KINDS, Site, SiteKind
+
+
+class QuantFormat(str, Enum):
+    """An 8-bit format that Q/DQ nodes quantize to."""
+
+    FP8 = "fp8"
+    INT8 = "int8"
+
+    @property
+    def max_value(self) -> float:
+        """Largest magnitude of the format; a scale is amax divided by it.
+
+        E4M3: 448 (Micikevicius et al., FP8 Formats for Deep Learning, 2022, table 1). INT8: 127,
+        the symmetric range that TensorRT uses.
+        """
+        return 448.0 if self is QuantFormat.FP8 else 127.0
+
+
+class Granularity(str, Enum):
+    """How many scales a weight has; activations are always per-tensor."""
+
+    PER_TENSOR = "per-tensor"
+    PER_CHANNEL = "per-channel"
+
+
+class CalibrationMethod(str, Enum):
+    """How an amax is derived from what a site was seen to carry."""
+
+    MAX = "max"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+    ENTROPY = "entropy"
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """A calibration method and its parameter.
+
+    Attributes:
+        method: How the amax is derived.
+        percentile: For `percentile` only: per cent of the values that lie below the amax.
+    """
+
+    method: CalibrationMethod = CalibrationMethod.MAX
+    percentile: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.method is CalibrationMethod.PERCENTILE) != (self.percentile is not None):
+            raise RecipeError(
+                f"calibrator '{self.method.value}' with percentile {self.percentile}",
+                "give `percentile` with method percentile, and with no other",
+            )
+        if self.percentile is not None and not 50 < self.percentile <= 100:
+            raise RecipeError(
+                f"percentile {self.percentile} is outside (50, 100]", "use a value such as 99.99"
+            )
+
+    def __str__(self) -> str:
+        if self.percentile is None:
+            return self.method.value
+        return f"{self.method.value} {self.percentile:g}"
+
+
+@dataclass(frozen=True)
+class KindRecipe:
+    """How all sites of one kind are quantized.
+
+    Attributes:
+        calibrator: Source of the amax. The softmax output ignores it: its range is [0, 1].
+        granularity: Per-channel is for weights alone.
+    """
+
+    calibrator: Calibrator = Calibrator()
+    granularity: Granularity = Granularity.PER_TENSOR
+
+
+@dataclass(frozen=True)
+class QuantRecipe:
+    """A complete decision about quantizing an encoder.
+
+    Attributes:
+        name: Shown in results and reports.
+        format: One format for the whole engine: TensorRT cannot mix FP8 and INT8 before Blackwell.
+        kinds: Site kinds that are quantized, and how; a kind that is absent stays high precision.
+        exclude: Shell patterns of site names that stay high precision all the same.
+    """
+
+    name: str
+    format: QuantFormat
+    kinds: Mapping[SiteKind, KindRecipe]
+    exclude: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        quantized = ATTENTION_KINDS & self.kinds.keys()
+        if quantized and quantized != ATTENTION_KINDS:
+            missing = ", ".join(sorted(kind.value for kind in ATTENTION_KINDS - quantized))
+            raise RecipeError(
+                f"recipe '{self.name}' quantizes a part of attention, without {missing}",
+                "quantize q, k, p and v together or not at all: a lone one blocks the fused kernel",
+            )
+        if (SiteKind.LINEAR_INPUT in self.kinds) != (SiteKind.LINEAR_WEIGHT in self.kinds):
+            raise RecipeError(
+                f"recipe '{self.name}' quantizes only one operand of the linears",
+                "list both linear_input and linear_weight, or neither",
+            )
+        for kind, how in self.kinds.items():
+            if how.granularity is Granularity.PER_CHANNEL and kind is not SiteKind.LINEAR_WEIGHT:
+                raise RecipeError(
+                    f"recipe '{self.name}' asks for per-channel scales on {kind.value}",
+                    "use per-tensor: a per-channel activation scale cannot leave the GEMM",
+                )
+            if (
+                how.calibrator.method is CalibrationMethod.ENTROPY
+                and self.format is QuantFormat.FP8
+            ):
+                raise RecipeError(
+                    f"recipe '{self.name}' asks for entropy calibration of FP8",
+                    "use max, percentile or mse: entropy assumes the evenly spaced levels of INT8",
+                )
+
+    def selects(self, site: Site) -> bool:
+        """Whether the recipe quantizes a site."""
+        return site.kind in self.kinds and not any(
+            fnmatchcase(site.name, pattern) for pattern in self.exclude
+        )
+
+
+def select_sites(recipe: QuantRecipe, sites: Iterable[Site]) -> tuple[Site, ...]:
+    """The sites that a recipe quantizes, checked for what an engine can run.
+
+    Raises:
+        RecipeError: A pattern of `exclude` matches no site, or exclusions leave a linear with one
+            quantized operand, or an attention with some of q, k, p and v.
+    """
+    sites = tuple(sites)
+    for pattern in recipe.exclude:
+        if not any(fnmatchcase(site.name, pattern) for site in sites):
+            raise RecipeError(
+                f"recipe '{recipe.name}' excludes '{pattern}', which matches no site",
+                "copy a site name from calibration.json",
+            )
+    chosen = tuple(site for site in sites if recipe.selects(site))
+    chosen_names = {site.name for site in chosen}
+    operands: dict[str, set[bool]] = {}
+    for site in sites:
+        if site.kind in recipe.kinds:
+            for module in site.modules:
+                operands.setdefault(module, set()).add(site.name in chosen_names)
+    torn = sorted(module for module, states in operands.items() if len(states) > 1)
+    if torn:
+        raise RecipeError(
+            f"recipe '{recipe.name}' excludes only a part of what '{torn[0]}' multiplies",
+            "exclude every site of the module: both operands of a linear, or q, k, p and v",
+        )
+    return chosen
+
+
+def _activations(calibrator: Calibrator, weights: KindRecipe) -> dict[SiteKind, KindRecipe]:
+    activation = KindRecipe(calibrator)
+    return {
+        SiteKind.LINEAR_INPUT: activation,
+        SiteKind.LINEAR_WEIGHT: weights,
+        SiteKind.ATTENTION_Q: activation,
+        SiteKind.ATTENTION_K: activation,
+        SiteKind.ATTENTION_P: KindRecipe(),
+        SiteKind.ATTENTION_V: activation,
+    }
+
+
+_PER_CHANNEL = KindRecipe(granularity=Granularity.PER_CHANNEL)
+
+PRESETS: dict[str, QuantRecipe] = {
+    recipe.name: recipe
+    for recipe in (
+        QuantRecipe("fp8", QuantFormat.FP8, _activations(Calibrator(), _PER_CHANNEL)),
+        QuantRecipe(
+            "int8",
+            QuantFormat.INT8,
+            _activations(Calibrator(CalibrationMethod.PERCENTILE, 99.99), _PER_CHANNEL),
+        ),
+    )
+}
+
+
+def load_recipe(name_or_file: str) -> QuantRecipe:
+    """Take a preset by name, or read a recipe from a YAML file.
+
+    Raises:
+        RecipeError: Neither a preset nor a readable file, or its content is not a recipe.
+    """
+    if name_or_file in PRESETS:
+        return PRESETS[name_or_file]
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise RecipeError(
+            f"'{name_or_file}' is neither a recipe preset nor a file",
+            f"use --recipe with one of {', '.join(PRESETS)}, or with a YAML file",
+        )
+    import yaml
+
+    try:
+        return recipe_from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"'{path}' is not YAML: {str(error).splitlines()[0]}", "mend the file's syntax"
+        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecipeError(
+            f"'{path}' is not a recipe: {error}",
+            "it needs name, format and kinds; docs/recipes.md shows one",
+        ) from error
+
+
+def recipe_to_dict(recipe: QuantRecipe) -> dict[str, Any]:
+    """The recipe as plain data, for YAML and JSON."""
+    plain: dict[str, Any] = {
+        "name": recipe.name,
+        "format": recipe.format.value,
+        "kinds": {
+            kind.value: {
+                "granularity": how.granularity.value,
+                "calibrator": {
+                    key: getattr(value, "value", value)
+                    for key, value in asdict(how.calibrator).items()
+                    if value is not None
+                },
+            }
+            for kind, how in recipe.kinds.items()
+        },
+    }
+    if recipe.exclude:
+        plain["exclude"] = list(recipe.exclude)
+    return plain
+
+
+def recipe_from_dict(plain: Mapping[str, Any]) -> QuantRecipe:
+    """The inverse of `recipe_to_dict`; a key that it does not know is a ValueError."""
+    _refuse_unknown(plain, {"name", "format", "kinds", "exclude"})
+    return QuantRecipe(
+        name=str(plain["name"]),
+        format=QuantFormat(plain["format"]),
+        kinds={SiteKind(kind): _kind_from_dict(how) for kind, how in plain["kinds"].items()},
+        exclude=tuple(plain.get("exclude", ())),
+    )
+
+
+def _kind_from_dict(plain: Mapping[str, Any] | None) -> KindRecipe:
+    plain = plain or {}
+    _refuse_unknown(plain, {"granularity", "calibrator"})
+    calibrator = plain.get("calibrator", {"method": "max"})
+    _refuse_unknown(calibrator, {"method", "percentile"})
+    return KindRecipe(
+        Calibrator(CalibrationMethod(calibrator["method"]), calibrator.get("percentile")),
+        Granularity(plain.get("granularity", Granularity.PER_TENSOR.value)),
+    )
+
+
+def _refuse_unknown(plain: Mapping[str, Any], known: set[str]) -> None:
+    unknown = sorted(plain.keys() - known)
+    if unknown:
+        raise ValueError(f"unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}")

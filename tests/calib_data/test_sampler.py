@@ -1,0 +1,84 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from calib_data.features import Features
+from calib_data.sampler import fingerprint, sample_examples, split_sample
+from calib_data.tasks import QuestionExample, TextExample
+
+
+def labelled(zeros, ones):
+    labels = np.random.default_rng(1).permutation([0] * zeros + [1] * ones)
+    return tuple(TextExample(str(i), (f"t{i}",), int(label)) for i, label in enumerate(labels))
+
+
+def ids(examples):
+    return [example.id for example in examples]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_keep_their_shares(seed):
+    sample = sample_examples(labelled(700, 300), 100, seed)
+    assert len(set(ids(sample))) == 100
+    assert abs(Counter(e.label for e in sample)[1] - 30) <= 1
+
+
+def test_questions_spread_over_the_contexts():
+    examples = tuple(
+        QuestionExample(f"{c}-{q}", "?", f"context {c}", ("c",), (0,))
+        for c in range(20)
+        for q in range(30)
+    )
+    sample = sample_examples(examples, 20, seed=3)
+    assert len({e.context for e in sample}) == 20
+
+
+def test_seed_decides_the_sample():
+    examples = labelled(50, 50)
+    assert ids(sample_examples(examples, 10, 1)) == ids(sample_examples(examples, 10, 1))
+    assert ids(sample_examples(examples, 10, 1)) != ids(sample_examples(examples, 10, 2))
+
+
+def test_every_row_can_be_drawn():
+    examples = labelled(6, 4)
+    drawn = {i for seed in range(60) for i in ids(sample_examples(examples, 3, seed))}
+    assert drawn == set(ids(examples))
+
+
+def test_samples_share_nothing_and_each_is_stratified():
+    parts = split_sample(labelled(600, 400), (100, 200, 50), seed=0)
+    assert [len(part) for part in parts] == [100, 200, 50]
+    assert len({i for part in parts for i in ids(part)}) == 350
+    for part, ones in zip(parts, (40, 80, 20), strict=True):
+        assert abs(Counter(e.label for e in part)[1] - ones) <= 2
+
+
+def test_asking_for_a_second_sample_leaves_the_first_alone():
+    examples = labelled(50, 50)
+    assert split_sample(examples, (20, 30), 7)[0] == sample_examples(examples, 20, 7)
+
+
+def test_too_few_rows_give_all_of_them_in_order():
+    examples = labelled(5, 5)
+    assert sample_examples(examples, 99, 0) == examples
+    assert [len(p) for p in split_sample(examples, (8, 8, 8), 0)] == [8, 2, 0]
+
+
+def features_of(*rows):
+    arrays = tuple(np.array(row, dtype=np.int64) for row in rows)
+    zeros = tuple(np.zeros_like(array) for array in arrays)
+    return Features(arrays, zeros, np.arange(len(rows)), ())
+
+
+def test_fingerprint_sees_ids_order_and_row_ends():
+    base = fingerprint(features_of([1, 2], [3]))
+    assert base == fingerprint(features_of([1, 2], [3]))
+    others = [
+        features_of([1, 2], [4]),
+        features_of([3], [1, 2]),
+        features_of([1], [2, 3]),
+        features_of([1, 2, 3]),
+        features_of([1, 2]),
+    ]
+    assert len({base, *map(fingerprint, others)}) == 6

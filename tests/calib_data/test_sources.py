@@ -1,0 +1,199 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import datasets
+import pytest
+from datasets.exceptions import DatasetNotFoundError
+
+from calib_data.errors import DataFormatError, DataNotFoundError, NetworkError
+from calib_data.sources import load_examples
+from calib_data.tasks import TASKS, Split, TextExample
+
+SST2, MRPC, SQUAD = TASKS["sst2"], TASKS["mrpc"], TASKS["squad"]
+MRPC_HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
+SHARED_DATA = Path(__file__).parents[2] / "../shared/data"
+
+
+def write_sst2(root, *lines, header="sentence\tlabel"):
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dev.tsv").write_text("\n".join([header, *lines, ""]), encoding="utf-8")
+
+
+def squad_json(context="Paris is big.", question="What is big?", answers=(("Paris", 0),)):
+    qas = [
+        {
+            "id": "q1",
+            "question": question,
+            "answers": [{"text": text, "answer_start": start} for text, start in answers],
+        }
+    ]
+    return {"data": [{"title": "t", "paragraphs": [{"context": context, "qas": qas}]}]}
+
+
+def test_glue_quirks_survive_reading(tmp_path):
+    # Byte order mark, CRLF, a quote that never closes, and a separator that is not a line end.
+    rows = [MRPC_HEADER, '1\t7\t8\t"He said so.\tHe said "so".', "0\t9\t10\ta\x85b\tc"]
+    (tmp_path / "dev.tsv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*rows, ""]).encode())
+
+    assert load_examples(MRPC, Split.DEV, tmp_path) == (
+        TextExample("0", ('"He said so.', 'He said "so".'), 1),
+        TextExample("1", ("a\x85b", "c"), 0),
+    )
+
+
+def test_columns_are_found_by_name(tmp_path):
+    write_sst2(tmp_path, "1\textra\tfine film ", header="label\tnote\tsentence")
+    assert load_examples(SST2, Split.DEV, tmp_path) == (TextExample("0", ("fine film ",), 1),)
+
+
+@pytest.mark.parametrize("below", ["glue/SST-2", "SST-2", "."])
+def test_data_dir_may_be_any_level(tmp_path, below):
+    write_sst2(tmp_path / below, "good\t1")
+    assert len(load_examples(SST2, Split.DEV, tmp_path)) == 1
+
+
+def test_missing_folder_and_missing_file_name_the_layout(tmp_path):
+    for place in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(DataNotFoundError) as caught:
+            load_examples(SST2, Split.TRAIN, place)
+        assert str(place) in caught.value.message
+        assert "--data-dir" in caught.value.remedy
+        assert "glue/SST-2/train.tsv" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"sentence\tscore\ngood\t1\n", "dev.tsv:1: no column 'label'"),
+        (b"sentence\tlabel\ngood\t1\nbad\n", "dev.tsv:3: 1 fields"),
+        (b"sentence\tlabel\ngood\tx\t1\n", "dev.tsv:2: 3 fields"),
+        (b"sentence\tlabel\ngood\t1\nbad\t2\n", "dev.tsv:3: label '2' is not one of 0, 1"),
+        (b"sentence\tlabel\ngood\t-1\n", "dev.tsv:2: label '-1'"),
+        (b"sentence\tlabel\n  \t1\n", "dev.tsv:2: empty text"),
+        (b"sentence\tlabel\ngood\t1\nb\xe9d\t0\n", "dev.tsv:3: not UTF-8 (byte 0xe9)"),
+        (b"sentence\tlabel\n", "no examples"),
+        (b"", "dev.tsv:1: no column 'sentence'"),
+    ],
+)
+def test_broken_tsv_is_refused_with_its_line(tmp_path, content, complaint):
+    (tmp_path / "dev.tsv").write_bytes(content)
+    with pytest.raises(DataFormatError) as caught:
+        load_examples(SST2, Split.DEV, tmp_path)
+    assert complaint in caught.value.message
+
+
+def test_squad_reads_answers_and_offsets(tmp_path):
+    content = squad_json(answers=(("Paris", 0), ("is big", 6)))
+    (tmp_path / "dev-v1.1.json").write_text(json.dumps(content))
+    (example,) = load_examples(SQUAD, Split.DEV, tmp_path)
+    assert (example.id, example.question) == ("q1", "What is big?")
+    assert example.answers == ("Paris", "is big")
+    assert example.answer_starts == (0, 6)
+
+
+def test_squad_training_parts_are_joined_and_a_whole_file_wins(tmp_path):
+    for name in ("train-v1.1-b.json", "train-v1.1-a.json"):
+        (tmp_path / name).write_text(json.dumps(squad_json(context=f"Paris {name}")))
+    parts = load_examples(SQUAD, Split.TRAIN, tmp_path)
+    assert [e.context for e in parts] == ["Paris train-v1.1-a.json", "Paris train-v1.1-b.json"]
+
+    (tmp_path / "train-v1.1.json").write_text(json.dumps(squad_json(context="Paris whole")))
+    assert [e.context for e in load_examples(SQUAD, Split.TRAIN, tmp_path)] == ["Paris whole"]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("{\n'data': 1}", "dev-v1.1.json:2: not JSON"),
+        ("[]", "no 'data'"),
+        (json.dumps({"data": []}), "no examples"),
+        (json.dumps({"data": [{"title": "t"}]}), "article 0: no 'paragraphs'"),
+        (json.dumps(squad_json(answers=(("Paris", 3),))), "'q1': the context has no 'Paris'"),
+        (json.dumps(squad_json(answers=(("big.", -4),))), "at character -4"),
+        (json.dumps(squad_json(answers=())), "'q1': no answers"),
+        (json.dumps(squad_json(question=" ")), "'q1': empty text"),
+        (json.dumps(squad_json(question="\ud800")), "'q1': text with half a surrogate pair"),
+    ],
+)
+def test_broken_squad_is_refused_with_its_place(tmp_path, content, complaint):
+    (tmp_path / "dev-v1.1.json").write_text(content)
+    with pytest.raises(DataFormatError) as caught:
+        load_examples(SQUAD, Split.DEV, tmp_path)
+    assert complaint in caught.value.message
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Stand in for the hub: hand out `rows`, or raise `error`."""
+    state = SimpleNamespace(rows=[], error=None, asked=None)
+
+    def load_dataset(*args, split):
+        state.asked = (*args, split)
+        if state.error:
+            raise state.error
+        return state.rows
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return state
+
+
+def test_hub_rows_become_examples(hub):
+    hub.rows = [{"sentence1": "a ", "sentence2": "b", "label": 1, "idx": 5}]
+    assert load_examples(MRPC, Split.DEV, None) == (TextExample("0", ("a ", "b"), 1),)
+    assert hub.asked == ("nyu-mll/glue", "mrpc", "validation")
+
+    answers = {"text": ["Paris"], "answer_start": [0]}
+    hub.rows = [{"id": "q", "question": "Who?", "context": "Paris.", "answers": answers}]
+    (question,) = load_examples(SQUAD, Split.TRAIN, None)
+    assert (question.id, question.answers, question.answer_starts) == ("q", ("Paris",), (0,))
+    assert hub.asked == ("rajpurkar/squad", None, "train")
+
+
+def test_hidden_hub_labels_are_refused(hub):
+    hub.rows = [{"sentence": "fine", "label": 0}, {"sentence": "fine", "label": -1}]
+    with pytest.raises(DataFormatError, match="row 1: label '-1'"):
+        load_examples(SST2, Split.DEV, None)
+
+
+def test_silent_hub_is_one_line_that_offers_a_local_copy(hub):
+    hub.error = ConnectionError("Couldn't reach\nthe Hub (OfflineModeIsEnabled)")
+    with pytest.raises(NetworkError) as caught:
+        load_examples(SST2, Split.DEV, None)
+    assert "nyu-mll/glue" in caught.value.message
+    assert "\n" not in caught.value.message
+    assert "--data-dir" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "error", [DatasetNotFoundError("doesn't exist"), ValueError("BuilderConfig 'sst2' not found")]
+)
+def test_unknown_hub_name_is_not_a_network_problem(hub, error):
+    hub.error = error
+    with pytest.raises(DataNotFoundError, match="nyu-mll/glue"):
+        load_examples(SST2, Split.DEV, None)
+
+
+def test_demo_needs_neither_hub_nor_folder(hub):
+    task = TASKS["demo"]
+    train, dev = (load_examples(task, split, None) for split in (Split.TRAIN, Split.DEV))
+    assert len(train) > len(dev) > 0
+    assert not {example.id for example in train} & {example.id for example in dev}
+    assert {example.label for example in dev} == {0, 1}
+    assert hub.asked is None
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="no shared data")
+@pytest.mark.parametrize(
+    ("task", "split", "count"),
+    [
+        (SST2, Split.TRAIN, 67_349),
+        (SST2, Split.DEV, 872),
+        (MRPC, Split.TRAIN, 3_668),
+        (MRPC, Split.DEV, 408),
+        (SQUAD, Split.DEV, 10_570),
+    ],
+)
+def test_real_files_are_read_whole(task, split, count):
+    assert len(load_examples(task, split, SHARED_DATA)) == count
