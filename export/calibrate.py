@@ -54,7 +54,7 @@ def calibrate(
     import torch
 
     with _quiet_modelopt():
-        from export.range_calibrator import RangeCalibrator, TokenMask
+        from export.range_calibrator import RangeCalibrator, RealTokens
 
     rows = len(data.features.input_ids)
     if rows == 0:
@@ -68,8 +68,8 @@ def calibrate(
         if site.kind not in {SiteKind.LINEAR_WEIGHT, SiteKind.ATTENTION_P}
     ]
     _insert_quantizers(checkpoint.model, sites)
-    mask = TokenMask()
-    calibrators = {site.name: RangeCalibrator(site.name, site.kind, mask) for site in sites}
+    real = RealTokens()
+    calibrators = {site.name: RangeCalibrator(site.name, site.kind, real) for site in sites}
     for site in sites:
         quantizer = _quantizer(checkpoint.model, site)
         quantizer._calibrator = calibrators[site.name]
@@ -83,8 +83,8 @@ def calibrate(
     with torch.inference_mode():
         for batch in watched:
             inputs = {name: torch.from_numpy(batch[name]).to(device) for name in names}
-            tokens = inputs["attention_mask"].bool()
-            mask.tokens = None if bool(tokens.all()) else tokens
+            mask = inputs["attention_mask"].flatten()
+            real.positions = None if bool(mask.all()) else mask.nonzero().squeeze(1)
             checkpoint.model(**inputs)
     return CalibrationTable(
         source=CalibrationSource(

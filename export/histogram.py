@@ -36,11 +36,17 @@ class RangeHistogram:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     def update(self, values: Tensor) -> None:
-        """Count `values` (any shape, any floating type, finite)."""
+        """Count values of any shape and floating type.
+
+        Raises:
+            ValueError: One of them is NaN or infinite.
+        """
         import torch
 
         magnitudes = values.detach().abs().float()
-        batch_amax = float(magnitudes.max())
+        batch_amax = float(magnitudes.max())  # NaN wins every comparison in torch's max
+        if not np.isfinite(batch_amax):
+            raise ValueError(f"cannot count {batch_amax}")
         self.amax = max(self.amax, batch_amax)
         if self.upper == 0.0:
             if batch_amax == 0.0:

@@ -224,7 +224,7 @@ def _constant(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value
         return existing
     value = ir.Value(
         name=name,
-        shape=ir.Shape(tuple(tensor.shape)),
+        shape=ir.Shape(tensor.shape.numpy()),
         type=ir.TensorType(tensor.dtype),
         const_value=tensor,
     )

@@ -14,10 +14,14 @@ from export.sites import SiteKind
 
 
 @dataclass
-class TokenMask:
-    """Which tokens of the batch in flight are real, bool [batch, sequence]; None when all are."""
+class RealTokens:
+    """Which tokens of the batch in flight are not padding.
 
-    tokens: Tensor | None = None
+    Attributes:
+        positions: Indexes into the batch's flattened tokens, int64; None when all are real.
+    """
+
+    positions: Tensor | None = None
 
 
 class RangeCalibrator(_Calibrator):  # type: ignore[misc]
@@ -28,24 +32,25 @@ class RangeCalibrator(_Calibrator):  # type: ignore[misc]
     masked, padded rows are dropped. Letting them widen the range would cost accuracy for nothing.
     """
 
-    def __init__(self, site: str, kind: SiteKind, mask: TokenMask) -> None:
+    def __init__(self, site: str, kind: SiteKind, real: RealTokens) -> None:
         super().__init__()
         self._site = site
         self._kind = kind
-        self._mask = mask
+        self._real = real
         self.histogram = RangeHistogram()
 
     def collect(self, x: Tensor) -> None:
         """Count one batch: [batch, sequence, width], or [batch, heads, sequence, head_dim]."""
-        if not bool(x.isfinite().all()):
+        if self._real.positions is not None:
+            by_token = x if self._kind is SiteKind.LINEAR_INPUT else x.transpose(1, 2)
+            x = by_token.flatten(0, 1).index_select(0, self._real.positions)
+        try:
+            self.histogram.update(x)
+        except ValueError as error:
             raise CalibrationError(
                 f"site '{self._site}' carried NaN or infinity during calibration",
                 "check the checkpoint's weights: run it once in FP32 on the same data",
-            )
-        if self._mask.tokens is not None:
-            by_token = x if self._kind is SiteKind.LINEAR_INPUT else x.transpose(1, 2)
-            x = by_token[self._mask.tokens]
-        self.histogram.update(x)
+            ) from error
 
     def reset(self) -> None:
         """Forget everything."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TypeVar
 
@@ -25,16 +25,36 @@ _MARK = "*"
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What one opinion says, taken apart.
+
+    Attributes:
+        value: Points of the deciding word by itself.
+        denied: Whether a negation turns it round.
+        weight: Factor from intensifiers and contrasts.
+    """
+
+    value: float
+    denied: bool = False
+    weight: float = 1.0
+
+    @property
+    def points(self) -> float:
+        """What it contributes to the score of the review."""
+        return self.value * self.weight * (_NEGATION if self.denied else 1.0)
+
+
+@dataclass(frozen=True)
 class Clause:
     """One or more statements, while a review is being put together.
 
     Attributes:
-        text: The words, lower-case, without a full stop; `*` stands before each opinion word.
-        points: What each marked opinion adds (positive) or takes away, in order.
+        text: The words, lower-case, without a full stop; `*` stands before each deciding word.
+        judgements: What each marked opinion says, in order.
     """
 
     text: str
-    points: tuple[float, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,11 +63,11 @@ class Opinion:
 
     Attributes:
         offset: Where in the text, in characters, its deciding word begins.
-        points: What it contributes to the score, negations and contrasts included.
+        judgement: What it says.
     """
 
     offset: int
-    points: float
+    judgement: Judgement
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,7 @@ class Review:
     @property
     def score(self) -> float:
         """Points for (positive) or against (negative) the subject."""
-        return sum(opinion.points for opinion in self.opinions)
+        return sum(opinion.judgement.points for opinion in self.opinions)
 
 
 def pick(rng: random.Random, items: Sequence[T]) -> T:
@@ -94,7 +114,7 @@ def review(rng: random.Random) -> Review:
             clauses.append(Clause(_fill(rng, pick(rng, lexicon.ASIDES), subject)))
     if rng.random() < 0.1:
         verdict = pick(rng, lexicon.VERDICTS[_polarity(rng, mood)])
-        clauses.append(Clause(verdict.text, (verdict.value,)))
+        clauses.append(Clause(verdict.text, (Judgement(verdict.value),)))
     return _finished(clauses)
 
 
@@ -107,7 +127,7 @@ def _sentence(rng: random.Random, subject: Subject, mood: float) -> Clause:
     others = tuple(aspect for aspect in subject.aspects if aspect != first_aspect)
     second = _clause(rng, pick(rng, others), mood)
     if form < 0.5:
-        return Clause(f"{first.text} and {second.text}", first.points + second.points)
+        return Clause(f"{first.text} and {second.text}", first.judgements + second.judgements)
     stress_second = _scaled(first, _CONCEDED) + _scaled(second, _STRESSED)
     stress_first = _scaled(first, _STRESSED) + _scaled(second, _CONCEDED)
     if form < 0.7:
@@ -117,8 +137,8 @@ def _sentence(rng: random.Random, subject: Subject, mood: float) -> Clause:
     return Clause(f"{first.text}, although {second.text}", stress_first)
 
 
-def _scaled(clause: Clause, factor: float) -> tuple[float, ...]:
-    return tuple(factor * points for points in clause.points)
+def _scaled(clause: Clause, factor: float) -> tuple[Judgement, ...]:
+    return tuple(replace(said, weight=factor * said.weight) for said in clause.judgements)
 
 
 def _clause(rng: random.Random, aspect: str, mood: float) -> Clause:
@@ -126,25 +146,22 @@ def _clause(rng: random.Random, aspect: str, mood: float) -> Clause:
     form = rng.random()
     if form < 0.1:
         predicate = pick(rng, lexicon.PREDICATES[polarity])
-        return Clause(f"the {aspect} {predicate.text}", (predicate.value,))
+        return Clause(f"the {aspect} {predicate.text}", (Judgement(predicate.value),))
+    denied = rng.random() < 0.3
     if form < 0.2:
         attitude = pick(rng, lexicon.ATTITUDES[polarity])
-        if rng.random() < 0.4:
-            points = (_NEGATION * attitude.value,)
-            return Clause(f"i do not *{attitude.text} the {aspect}", points)
-        return Clause(f"i *{attitude.text} the {aspect}", (attitude.value,))
+        words = f"i do not *{attitude.text}" if denied else f"i *{attitude.text}"
+        return Clause(f"{words} the {aspect}", (Judgement(attitude.value, denied),))
     adjective = pick(rng, lexicon.ADJECTIVES[polarity])
-    opinion, value = f"*{adjective.text}", adjective.value
-    denied = rng.random() < 0.4
+    opinion, weight = f"*{adjective.text}", 1.0
     # "Not very good" is English, "very terrible" and "not slightly good" are not.
     if adjective.gradable and rng.random() < 0.5:
         intensifier = pick(rng, lexicon.BOOSTERS if denied else lexicon.INTENSIFIERS)
-        opinion, value = f"{intensifier.text} {opinion}", intensifier.value * value
-    plural = aspect.endswith("s")
-    be = pick(rng, ("are", "were") if plural else ("is", "was"))
+        opinion, weight = f"{intensifier.text} {opinion}", intensifier.value
+    be = pick(rng, ("are", "were") if aspect.endswith("s") else ("is", "was"))
     frame = pick(rng, lexicon.DENIALS if denied else lexicon.STATEMENTS)
-    points = (_NEGATION * value if denied else value,)
-    return Clause(frame.format(aspect=aspect, be=be, opinion=opinion), points)
+    text = frame.format(aspect=aspect, be=be, opinion=opinion)
+    return Clause(text, (Judgement(adjective.value, denied, weight),))
 
 
 def _polarity(rng: random.Random, mood: float) -> int:
@@ -163,10 +180,10 @@ def _fill(rng: random.Random, frame: str, subject: Subject) -> str:
 
 def _finished(clauses: Sequence[Clause]) -> Review:
     marked = " ".join(_capitalised(clause.text) + "." for clause in clauses)
-    points = tuple(value for clause in clauses for value in clause.points)
+    said = [judgement for clause in clauses for judgement in clause.judgements]
     before = marked.split(_MARK)[:-1]
     ends = accumulate(len(part) for part in before)
-    opinions = tuple(Opinion(end, value) for end, value in zip(ends, points, strict=True))
+    opinions = tuple(Opinion(end, judgement) for end, judgement in zip(ends, said, strict=True))
     return Review(marked.replace(_MARK, ""), opinions)
 
 

@@ -73,14 +73,14 @@ SUBJECTS: tuple[Subject, ...] = (
 
 ADJECTIVES: dict[int, tuple[Weighted, ...]] = {
     +1: (
-        *_weighted(1.0, "fine, decent, okay, acceptable, adequate, tolerable"),
-        *_weighted(2.0, "good, nice, pleasant, solid, reliable, impressive"),
-        *_weighted(3.0, "excellent, fantastic, superb, perfect, outstanding, wonderful"),
+        *_weighted(1.0, "fine, decent, okay, acceptable"),
+        *_weighted(2.0, "good, nice, pleasant, reliable"),
+        *_weighted(3.0, "excellent, fantastic, perfect, wonderful"),
     ),
     -1: (
-        *_weighted(-1.0, "mediocre, plain, dated, forgettable, average, underwhelming"),
-        *_weighted(-2.0, "bad, poor, annoying, disappointing, unpleasant, flimsy"),
-        *_weighted(-3.0, "terrible, awful, horrible, dreadful, useless, atrocious"),
+        *_weighted(-1.0, "mediocre, plain, dated, forgettable"),
+        *_weighted(-2.0, "bad, poor, annoying, disappointing"),
+        *_weighted(-3.0, "terrible, awful, horrible, useless"),
     ),
 }
 
@@ -110,11 +110,9 @@ ATTITUDES: dict[int, tuple[Weighted, ...]] = {
 
 DENIALS: tuple[str, ...] = (
     "i would not call the {aspect} {opinion}",
-    "nobody could call the {aspect} {opinion}",
     "i do not think the {aspect} {be} {opinion}",
     "the {aspect} {be} not {opinion}",
-    "the {aspect} {be} never {opinion}",
-    "the {aspect} {be} by no means {opinion}",
+    "the {aspect} {be} certainly not {opinion}",
 )
 
 STATEMENTS: tuple[str, ...] = (
@@ -159,10 +157,3 @@ VERDICTS: dict[int, tuple[Weighted, ...]] = {
 
 MONTHS: tuple[str, ...] = ("january", "march", "april", "june", "august", "october", "december")
 PERSONS: tuple[str, ...] = ("sister", "brother", "neighbour", "boss", "mother", "husband", "wife")
-
-
-def word_values() -> dict[str, float]:
-    """Return the points of every word that decides an opinion, taken by itself."""
-    groups = (ADJECTIVES, ATTITUDES, PREDICATES, VERDICTS)
-    phrases = (phrase for group in groups for side in group.values() for phrase in side)
-    return {phrase.text.split("*")[-1].split()[0]: phrase.value for phrase in phrases}
