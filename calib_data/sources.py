@@ -244,7 +244,7 @@ def _hub_rows(hub: HubDataset, split: Split) -> Iterable[Mapping[str, Any]]:
     what = f"hub data set '{hub.path}'" + (f", configuration '{hub.config}'" if hub.config else "")
     remedy = "use --data-dir with a local copy"
     try:
-        with _without_retry_log():
+        with _without_retry_log(), _without_retries(hub):
             rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(
                 hub.path, hub.config, split=name
             )
@@ -256,6 +256,35 @@ def _hub_rows(hub: HubDataset, split: Split) -> Iterable[Mapping[str, Any]]:
             f"{what} could not be downloaded: {_one_line(error)}", f"connect, or {remedy}"
         ) from error
     return rows
+
+
+@contextmanager
+def _without_retries(hub: HubDataset) -> Iterator[None]:
+    """Ask the hub once; where it does not answer, let `datasets` look into its cache alone.
+
+    The hub client itself tries six times, for over 20 seconds, before it gives up.
+    """
+    import datasets
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        huggingface_hub.HfApi().dataset_info(hub.path, timeout=10)
+        reachable = True
+    except HfHubHTTPError:
+        reachable = True  # it answers; what it has to say comes with the download
+    except Exception:  # the client's transport errors have no common base that it exports
+        reachable = False
+    places: tuple[Any, ...] = (huggingface_hub.constants, datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    try:
+        if not reachable:
+            for place in places:
+                place.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
 
 
 def _one_line(error: Exception) -> str:

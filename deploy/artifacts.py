@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,23 @@ from uuid import uuid4
 from deploy.errors import BuildFolderError
 
 _BLOCK = 1 << 20
+
+# All that a build makes: what its manifest lists, and what the next build may remove. Whatever
+# else a user keeps in the folder is neither hashed nor touched.
+_OWN = (
+    "calibration.json",
+    "results.json",
+    "report.md",
+    "onnx/model.*.onnx",
+    "onnx/model.*.onnx.data",
+    "engines/model.*.plan",
+    "tokenizer/*",
+)
+
+_RESULTS_VERSION = 1
+
+# How `write_bytes` and `export.onnx_file` name a file that is not yet whole.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,11 @@ class BuildFolder:
         return self.path / "manifest.json"
 
     @property
+    def unfinished(self) -> Path:
+        """Lies there from a build's first write until its manifest is complete."""
+        return self.path / ".unfinished"
+
+    @property
     def tokenizer(self) -> Path:
         """The checkpoint's tokenizer, so that the folder can be served without the checkpoint."""
         return self.path / "tokenizer"
@@ -74,22 +98,39 @@ def open_build_folder(path: Path) -> Iterator[BuildFolder]:
     """
     from filelock import FileLock, Timeout
 
-    remedy = "give --out a folder that this user may write"
+    lock = FileLock(path / ".lock", timeout=0)
     try:
-        for folder in (path, path / "onnx", path / "engines"):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / ".lock", timeout=0)
+        path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
         raise BuildFolderError(
             f"another build is writing '{path}'", "wait for it, or give --out another folder"
         ) from None
     except OSError as error:
-        raise BuildFolderError(f"cannot write '{path}': {error.strerror}", remedy) from error
+        raise _not_writable(path, error) from error
+    folder = BuildFolder(path)
     try:
-        yield BuildFolder(path)
+        for part in ("onnx", "engines"):
+            _make(path / part)
+        yield folder
+        if folder.manifest.is_file():
+            folder.unfinished.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> BuildFolderError:
+    return BuildFolderError(
+        f"cannot write '{path}': {error.strerror or error}",
+        "give --out a folder that this user may write",
+    )
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -106,11 +147,14 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BuildFolderError(
             f"cannot write '{path}': {error.strerror}",
             "free disk space, or give --out another folder",
         ) from error
+    finally:
+        # Gone if it was renamed; an interrupt must not leave it either.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -139,39 +183,60 @@ def read_json(path: Path) -> Any:
         raise BuildFolderError(f"'{path}' is not JSON: {error}", "build it again") from error
 
 
+def read_results(folder: BuildFolder) -> dict[str, Any]:
+    """Read results.json.
+
+    Raises:
+        BuildFolderError: It is missing, or is not of a version that can be read here.
+    """
+    results = read_json(folder.results)
+    version = results.get("schema_version") if isinstance(results, dict) else None
+    if version != _RESULTS_VERSION:
+        raise BuildFolderError(
+            f"'{folder.results}' has schema version {version}, not {_RESULTS_VERSION}",
+            "build it again with this version of `deploy build`",
+        )
+    return dict(results)
+
+
 def check_writable(path: Path) -> None:
-    """Find out early whether a build folder can be made, without making anything.
+    """Find out early whether a build folder can be made; leaves nothing behind.
 
     Raises:
         BuildFolderError: `path` or the folder it would be made in is not a writable folder.
     """
     existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        reason = (
-            "is not a folder" if existing.exists() and not existing.is_dir() else "is read-only"
-        )
+    try:
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        # Permission bits say nothing to root, nor on a read-only mount: only trying does.
+        tempfile.TemporaryFile(dir=existing).close()
+    except NotADirectoryError:
         raise BuildFolderError(
-            f"cannot write '{path}': '{existing}' {reason}",
+            f"cannot write '{path}': '{existing}' is not a folder",
             "give --out a folder that this user may write",
-        )
+        ) from None
+    except OSError as error:
+        raise _not_writable(path, error) from error
 
 
 def clear_previous(folder: BuildFolder) -> None:
     """Remove what an earlier build left, so that no file of it is taken for one of this build.
 
-    Only files that the earlier manifest names are removed; whatever else lies there stays.
+    Removes files that a build makes, by their names; whatever else lies there stays. A folder
+    without a sign of an earlier build is left as it is.
+
+    Raises:
+        BuildFolderError: A file cannot be removed.
     """
-    if not folder.manifest.is_file():
-        return
-    files = read_json(folder.manifest).get("files", {})
-    folder.manifest.unlink()
-    root = folder.path.resolve()
-    for name in files:
-        path = (folder.path / name).resolve()
-        if path.is_relative_to(root):
-            path.unlink(missing_ok=True)
+    try:
+        if folder.manifest.exists() or folder.unfinished.exists():
+            folder.manifest.unlink(missing_ok=True)
+            for path in (*_own_files(folder), *_leftovers(folder)):
+                path.unlink()
+        folder.unfinished.touch()
+    except OSError as error:
+        raise _not_writable(folder.path, error) from error
 
 
 def file_hashes(folder: BuildFolder) -> dict[str, dict[str, Any]]:
@@ -181,9 +246,36 @@ def file_hashes(folder: BuildFolder) -> dict[str, dict[str, Any]]:
             "bytes": path.stat().st_size,
             "sha256": sha256(path),
         }
-        for path in sorted(folder.path.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and path != folder.manifest
+        for path in _own_files(folder)
     }
+
+
+def _own_files(folder: BuildFolder) -> list[Path]:
+    return sorted(
+        path
+        for pattern in _OWN
+        for path in _inside(folder, pattern)
+        if not path.name.startswith(".")
+    )
+
+
+def _leftovers(folder: BuildFolder) -> list[Path]:
+    """What a killed process had not finished writing."""
+    parts = dict.fromkeys(pattern.rpartition("/")[0] for pattern in _OWN)
+    return [
+        path
+        for part in parts
+        for path in _inside(folder, f"{part}/.*".lstrip("/"))
+        if _TEMPORARY.fullmatch(path.name)
+    ]
+
+
+def _inside(folder: BuildFolder, pattern: str) -> Iterator[Path]:
+    """Files that match, unless a link leads out of the folder to them."""
+    root = folder.path.resolve()
+    for path in folder.path.glob(pattern):
+        if path.is_file() and path.parent.resolve().is_relative_to(root):
+            yield path
 
 
 def sha256(path: Path) -> str:

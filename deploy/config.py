@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -11,10 +12,13 @@ from typing import Any, TypeVar
 from calib_data.errors import UsageError
 from calib_data.tasks import get_task
 from deploy.engine.session import Backend, Precision
+from export.errors import RecipeError
 from export.precision import FloatType
-from export.recipe import PRESETS, QuantRecipe, load_recipe
+from export.recipe import PRESETS, QuantRecipe, load_recipe, recipe_from_dict, recipe_to_dict
 
 DEMO = "demo"
+
+_TARGET = re.compile("sm[0-9]{2,3}")
 
 
 class EngineChoice(str, Enum):
@@ -88,7 +92,8 @@ def config_from_dict(plain: Mapping[str, Any]) -> BuildConfig:
         RecipeError: A recipe that cannot be read, or whose format no precision asks for.
     """
     known = {field.name for field in fields(BuildConfig)}
-    unknown = sorted(plain.keys() - known)
+    # YAML keys need not be text.
+    unknown = sorted(str(key) for key in plain.keys() - known)
     if unknown:
         raise UsageError(
             f"unknown option '{unknown[0]}' in the configuration",
@@ -96,13 +101,13 @@ def config_from_dict(plain: Mapping[str, Any]) -> BuildConfig:
         )
     given = {key: value for key, value in plain.items() if value is not None}
     for name in ("model", "task", "out"):
-        if name not in given:
+        if not str(given.get(name, "")).strip():
             raise UsageError(f"--{name} is missing", f"give --{name}, or put it into --config")
     task = get_task(str(given["task"]))
     config = BuildConfig(
-        model=str(given["model"]),
+        model=_model(given["model"]),
         task=task.name,
-        out=Path(str(given["out"])),
+        out=_path(given["out"]),
         **{name: parse(given[name]) for name, parse in _PARSERS.items() if name in given},
     )
     _check_recipes(config)
@@ -122,8 +127,11 @@ def load_config(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror}", "check --config") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise UsageError(f"'{path}' is not YAML: {first_line}", "mend the file's syntax") from error
+        # YAML's own message takes five lines, of which two matter.
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UsageError(f"'{where}' is not YAML: {problem}", "mend the file's syntax") from error
     if not isinstance(plain, dict):
         raise UsageError(f"'{path}' holds no options", "write lines such as `precision: fp8`")
     return plain
@@ -135,8 +143,10 @@ def config_to_dict(config: BuildConfig) -> dict[str, Any]:
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name == "recipe":
-            # The recipe itself is recorded with the results; here stands how to name it.
-            plain["recipe"] = [recipe.name for recipe in value]
+            plain["recipe"] = [
+                recipe.name if PRESETS.get(recipe.name) == recipe else recipe_to_dict(recipe)
+                for recipe in value
+            ]
         elif isinstance(value, tuple):
             plain[field.name] = [getattr(item, "value", item) for item in value]
         elif isinstance(value, Path):
@@ -147,8 +157,6 @@ def config_to_dict(config: BuildConfig) -> dict[str, Any]:
 
 
 def _check_recipes(config: BuildConfig) -> None:
-    from export.errors import RecipeError
-
     formats = [recipe.format.value for recipe in config.recipe]
     for recipe, name in zip(config.recipe, formats, strict=True):
         if Precision(name) not in config.precision:
@@ -162,7 +170,7 @@ def _check_recipes(config: BuildConfig) -> None:
             )
 
 
-E_ = TypeVar("E_", bound=Enum)
+_EnumT = TypeVar("_EnumT", bound=Enum)
 
 
 def _items(value: Any) -> tuple[str, ...]:
@@ -172,7 +180,7 @@ def _items(value: Any) -> tuple[str, ...]:
     return tuple(str(part).strip() for part in parts if str(part).strip())
 
 
-def _member(kind: type[E_], option: str, value: Any) -> E_:
+def _member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
     try:
         return kind(str(value))
     except ValueError:
@@ -186,10 +194,25 @@ def _integer(option: str, value: Any, least: int) -> int:
     try:
         number = int(str(value))
     except ValueError:
-        raise UsageError(f"--{option} is not a number: '{value}'", "give a whole number") from None
+        raise UsageError(
+            f"--{option} is not a whole number: '{value}'", f"give a whole number from {least}"
+        ) from None
     if number < least:
         raise UsageError(f"--{option} is {number}", f"give at least {least}")
     return number
+
+
+def _model(value: Any) -> str:
+    text = str(value)
+    # In a file, no shell has replaced the tilde.
+    return str(_path(text)) if text.startswith("~") else text
+
+
+def _path(value: Any) -> Path:
+    try:
+        return Path(str(value)).expanduser()
+    except RuntimeError as error:  # of a user that does not exist
+        raise UsageError(f"'{value}': {error}", "write the folder out in full") from error
 
 
 def _precisions(value: Any) -> tuple[Precision, ...]:
@@ -216,30 +239,65 @@ def _max_drop(value: Any) -> float:
     return drop
 
 
+def _targets(value: Any) -> tuple[str, ...]:
+    targets = tuple(dict.fromkeys(item.lower() for item in _items(value)))
+    wrong = [target for target in targets if not _TARGET.fullmatch(target)]
+    if wrong or not targets:
+        raise UsageError(
+            f"unknown target '{wrong[0]}'" if wrong else "--target is empty",
+            "name compute capabilities, for example --target sm89,sm120",
+        )
+    return targets
+
+
+def _flag(option: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{option} is '{value}', not true or false", f"write {option}: true")
+    return value
+
+
+def _recipes(value: Any) -> tuple[QuantRecipe, ...]:
+    if isinstance(value, Mapping):
+        value = (value,)
+    items = value if isinstance(value, (list, tuple)) else _items(value)
+    return tuple(_recipe(item) for item in items)
+
+
+def _recipe(item: Any) -> QuantRecipe:
+    if not isinstance(item, Mapping):
+        return load_recipe(str(item))
+    try:
+        return recipe_from_dict(item)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecipeError(
+            f"the recipe in the configuration is not one: {type(error).__name__}: {error}",
+            "it needs name, format and kinds; docs/recipes.md shows one",
+        ) from error
+
+
 def _backend(value: Any) -> Backend | None:
     return None if str(value) == "auto" else _member(Backend, "backend", value)
 
 
 def _high_precision(value: Any) -> FloatType:
-    chosen = _member(FloatType, "high-precision", value)
-    if chosen is FloatType.FP32:
-        raise UsageError("--high-precision fp32 gains nothing", "use fp16 or bf16")
-    return chosen
+    if str(value) not in (FloatType.FP16.value, FloatType.BF16.value):
+        raise UsageError(f"unknown high-precision '{value}'", "use --high-precision fp16 or bf16")
+    return FloatType(str(value))
 
 
 _PARSERS: dict[str, Any] = {
     "precision": _precisions,
-    "data_dir": lambda value: Path(str(value)),
+    "data_dir": _path,
     "engine": lambda value: _member(EngineChoice, "engine", value),
-    "target": lambda value: tuple(item.lower() for item in _items(value)),
+    "target": _targets,
     "backend": _backend,
     "high_precision": _high_precision,
     "buckets": _buckets,
     "max_batch": lambda value: _integer("max-batch", value, 1),
     "calib_samples": lambda value: _integer("calib-samples", value, 1),
     "seed": lambda value: _integer("seed", value, 0),
-    "recipe": lambda value: tuple(load_recipe(item) for item in _items(value)),
+    "recipe": _recipes,
     "max_drop": _max_drop,
-    "require_fusion": bool,
+    "require_fusion": lambda value: _flag("require_fusion", value),
     "limit": lambda value: _integer("limit", value, 1),
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from calib_data.demo.model import ensure_demo_model
@@ -207,7 +208,8 @@ def _buckets(config: BuildConfig, task: Task, checkpoint: Checkpoint) -> tuple[i
     if config.buckets is not None:
         if config.buckets[-1] > checkpoint.max_length:
             raise UsageError(
-                f"bucket {config.buckets[-1]} exceeds the model's {checkpoint.max_length} positions",
+                f"bucket {config.buckets[-1]} exceeds the {checkpoint.max_length} positions of the "
+                "model",
                 f"use --buckets up to {checkpoint.max_length}",
             )
         return config.buckets
@@ -225,11 +227,13 @@ def _export(folder: BuildFolder, inputs: _Inputs) -> float:
 
 
 def _save_tokenizer(checkpoint: Checkpoint, folder: BuildFolder) -> None:
-    staging = folder.tokenizer.with_name(f".{folder.tokenizer.name}")
-    shutil.rmtree(staging, ignore_errors=True)
-    checkpoint.tokenizer.save_pretrained(staging)
-    shutil.rmtree(folder.tokenizer, ignore_errors=True)
-    staging.replace(folder.tokenizer)
+    # File by file: the folder may hold something of the user's, and only whole files appear.
+    with tempfile.TemporaryDirectory() as staging:
+        checkpoint.tokenizer.save_pretrained(staging)
+        folder.tokenizer.mkdir(exist_ok=True)
+        for file in sorted(Path(staging).rglob("*")):
+            if file.is_file():
+                write_bytes(folder.tokenizer / file.name, file.read_bytes())
 
 
 def _calibrate(config: BuildConfig, inputs: _Inputs, progress: Progress) -> CalibrationTable:

@@ -24,6 +24,10 @@ _HEAD_SUFFIX = {
 }
 
 
+# Weights as pickle can run code on loading, so they are not even fetched.
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model ready to export and calibrate.
@@ -64,22 +68,18 @@ def load_checkpoint(source: str, task: Task) -> Checkpoint:
         UnsupportedModelError: Another kind of model, another head, or another number of labels.
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
+    folder = _local_folder(source)
+    _check_folder(folder)
+    # Imported once the cheap mistakes are ruled out: it takes seconds.
     from transformers import AutoConfig
 
-    folder = Path(source)
-    if folder.is_dir():
-        _check_folder(folder)
-    elif folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
-        raise CheckpointError(
-            f"model folder '{source}' does not exist",
-            "give --model an existing folder, a hub id such as org/name, or demo",
-        )
     with _explained(source):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     architecture = get_architecture(config.model_type)
     _check_head(source, config, task)
     with _explained(source):
-        model, tokenizer = _load(source, task)
+        model, tokenizer = _load(folder, task)
+    _check_tokenizer(source, config, tokenizer)
     fingerprint = _fingerprint(model)
     fold_attention_scale(model, architecture, config.num_hidden_layers)
     return Checkpoint(
@@ -111,6 +111,25 @@ def fold_attention_scale(model: nn.Module, architecture: Architecture, layers: i
             query.weight.mul_(attention.scaling)
             query.bias.mul_(attention.scaling)
         attention.scaling = 1.0
+
+
+def _local_folder(source: str) -> Path:
+    """The folder itself, or the local copy of a hub repository, downloaded where needed."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    looks_local = folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1
+    if folder.exists() or looks_local:
+        raise CheckpointError(
+            f"model folder '{source}' " + ("is a file" if folder.exists() else "does not exist"),
+            "give --model an existing folder, a hub id such as org/name, or demo",
+        )
+    from huggingface_hub import snapshot_download
+
+    with _explained(source):
+        # One request decides whether the hub answers; from_pretrained() retries for half a minute
+        # before it says so. Without an answer, this takes what the cache has.
+        return Path(snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns="*/*"))
 
 
 def _check_folder(folder: Path) -> None:
@@ -149,7 +168,23 @@ def _check_head(source: str, config: Any, task: Task) -> None:
         )
 
 
-def _load(source: str, task: Task) -> tuple[nn.Module, Any]:
+def _check_tokenizer(source: str, config: Any, tokenizer: Any) -> None:
+    # Without its files, transformers makes a tokenizer of special tokens alone, which takes every
+    # text and turns it into [UNK].
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise CheckpointError(
+            f"'{source}' has no vocabulary (tokenizer.json or vocab.txt)",
+            "save the tokenizer beside the model: tokenizer.save_pretrained(folder)",
+        )
+    if len(tokenizer) > config.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer of '{source}' has {len(tokenizer)} entries, its model only "
+            f"{config.vocab_size}",
+            "save the tokenizer that the model was fine-tuned with beside it",
+        )
+
+
+def _load(source: Path, task: Task) -> tuple[nn.Module, Any]:
     import torch
     from transformers import (
         AutoModelForQuestionAnswering,

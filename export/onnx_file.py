@@ -46,6 +46,9 @@ def write_onnx(model: ir.Model, path: Path) -> None:
     """Write a model so that `path` is either absent, the old file, or the whole new one.
 
     Weights over 2 GB go to `<name>.data` beside it, because protobuf cannot hold them.
+
+    Raises:
+        ExportError: The disk is full, or the folder cannot be written.
     """
     import onnx_ir as ir
 
@@ -61,6 +64,11 @@ def write_onnx(model: ir.Model, path: Path) -> None:
             data.unlink(missing_ok=True)
         _sync(temporary)
         temporary.replace(path)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write '{path}': {error.strerror or error}",
+            "free disk space, or give --out another folder",
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,54 +3,34 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from functools import lru_cache
 
-from calib_data.demo.grammar import Review, review
+from calib_data.demo.grammar import review
 from calib_data.tasks import TextExample
 
 DEV_ROWS = 1_000
-TRAIN_ROWS = 12_000
+TRAIN_ROWS = 10_000
 
 _SEED = 20
 # Points within which a review is too balanced for anybody to label it.
-_UNDECIDED = 0.3
+_UNDECIDED = 0.5
 # Below this many points some annotators decide the other way, this often.
 _DISPUTED = 1.0
-_DISAGREEMENT = 0.12
+_DISAGREEMENT = 0.1
 # Keeps every row within the task's longest bucket, [CLS] and [SEP] included.
-_MAX_WORDS = 48
+_MAX_WORDS = 40
+
+Rows = tuple[TextExample, ...]
 
 
-@dataclass(frozen=True)
-class LabelledReview:
-    """A row together with the analysis it was made from.
-
-    Attributes:
-        example: The row as the task has it.
-        review: Its text with every opinion and its points, for a closer supervision.
-    """
-
-    example: TextExample
-    review: Review
-
-
-def train_examples() -> tuple[TextExample, ...]:
+def train_examples() -> Rows:
     """Return the rows a model learns from; no text among them occurs in the dev rows."""
-    return tuple(row.example for row in labelled_train_reviews())
-
-
-def dev_examples() -> tuple[TextExample, ...]:
-    """Return the held-out rows, drawn from the same grammar."""
-    return tuple(row.example for row in _corpus()[0])
-
-
-def labelled_train_reviews() -> tuple[LabelledReview, ...]:
-    """Return the rows of `train_examples` with their analysis."""
     return _corpus()[1]
 
 
-Rows = tuple[LabelledReview, ...]
+def dev_examples() -> Rows:
+    """Return the held-out rows, drawn from the same grammar."""
+    return _corpus()[0]
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +42,7 @@ def _corpus() -> tuple[Rows, Rows]:
 
 
 def _rows(rng: random.Random, split: str, count: int, seen: set[str]) -> Rows:
-    rows: list[LabelledReview] = []
+    rows: list[TextExample] = []
     while len(rows) < count:
         made = review(rng)
         margin = abs(made.score)
@@ -71,6 +51,5 @@ def _rows(rng: random.Random, split: str, count: int, seen: set[str]) -> Rows:
         seen.add(made.text)
         disagrees = margin < _DISPUTED and rng.random() < _DISAGREEMENT
         label = int((made.score > 0) != disagrees)
-        example = TextExample(id=f"{split}-{len(rows):05d}", texts=(made.text,), label=label)
-        rows.append(LabelledReview(example, made))
+        rows.append(TextExample(f"{split}-{len(rows):05d}", (made.text,), label))
     return tuple(rows)

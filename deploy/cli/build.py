@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
+from deploy.cli.output import LogLevel
+
+if TYPE_CHECKING:
+    from deploy.config import BuildConfig
 
 # typer reads the annotations of a command at run time, where Python 3.10 knows Optional best.
 Text = Optional[str]  # noqa: UP045
@@ -88,7 +93,9 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no log.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+    log_level: Annotated[
+        LogLevel, typer.Option(help="Severity from which log records are shown.")
+    ] = LogLevel.WARNING,
 ) -> None:
     """Export, calibrate, quantize, build engines, evaluate and report.
 
@@ -97,8 +104,9 @@ def command(
     Examples:
       deploy build --model demo --task demo --out out/demo
 
-      deploy build --model ./minilm-sst2 --task sst2 --data-dir ./data --precision fp8,int8,fp16
-      --max-drop 0.01 --out out/sst2
+      deploy build --model ./sst2-model --task sst2 --data-dir ./data --out out/sst2
+
+      deploy build --config sst2.yaml --precision fp8,int8 --max-drop 0.01
     """
     options: dict[str, Any] = {
         "model": model,
@@ -129,25 +137,29 @@ def command(
         raise typer.Exit(3)
 
 
-def _run(config: Any, *, quiet: bool, log_level: str) -> dict[str, Any]:
+def _run(config: BuildConfig, *, quiet: bool, log_level: LogLevel) -> dict[str, Any]:
     from calib_data.progress import SilentProgress
-    from deploy.cli.output import TerminalProgress, error_console, set_up_logging
-    from deploy.pipeline import build
+    from deploy.cli.output import (
+        TerminalProgress,
+        error_console,
+        only_results_on_stdout,
+        set_up_logging,
+    )
 
     console = error_console()
-    set_up_logging("error" if quiet else log_level, console)
-    return build(config, SilentProgress() if quiet else TerminalProgress(console))
+    set_up_logging(LogLevel.ERROR if quiet else log_level, console)
+    with only_results_on_stdout():
+        from deploy.pipeline import build
+
+        return build(config, SilentProgress() if quiet else TerminalProgress(console))
 
 
 def _show(results: dict[str, Any], *, as_json: bool) -> None:
-    from rich.console import Console
-
-    from deploy.cli.output import print_json
+    from deploy.cli.output import print_json, result_console
     from deploy.cli.tables import print_results
 
     if as_json:
         print_json(results)
         return
-    console = Console()
-    print_results(results, console)
-    console.print(f"report: {Path(results['config']['out']) / 'report.md'}")
+    print_results(results, result_console())
+    typer.echo(f"\nreport: {Path(results['config']['out']) / 'report.md'}")

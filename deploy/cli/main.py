@@ -1,57 +1,63 @@
-"""The `deploy` command."""
+"""Entry point of the `deploy` command: whatever goes wrong ends in lines, not in a traceback."""
 
 from __future__ import annotations
 
+import errno
+import logging
 import sys
-from importlib.metadata import version as package_version
-from typing import Annotated
-
-import typer
+from typing import NoReturn
 
 from calib_data.errors import ToolchainError
-from deploy.cli import build, doctor, report
 
-app = typer.Typer(
-    name="deploy",
-    help="From a Hugging Face BERT checkpoint to a checked FP8 TensorRT engine.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
-
-def _print_version(requested: bool) -> None:
-    if requested:
-        typer.echo(f"deploy {package_version('bert-trt-deploy')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    """From a Hugging Face BERT checkpoint to a checked FP8 TensorRT engine."""
-
-
-app.command("build")(build.command)
-app.command("report")(report.command)
-app.command("doctor")(doctor.command)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in two lines, never in a traceback."""
+    """Run the command line and exit with its code."""
     try:
-        app()
+        # Imported here, so that an interrupt during the import ends like any other.
+        from deploy.cli.app import app
+
+        app(prog_name="deploy")  # also when run as `python -m deploy.cli.main`
     except ToolchainError as error:
-        typer.secho(f"error: {error.message}", fg="red", err=True)
-        typer.echo(f"try: {error.remedy}", err=True)
-        sys.exit(error.exit_code)
+        _fail(error.message, error.remedy, error.exit_code)
+    except KeyboardInterrupt:
+        _exit_interrupted()
+    except SystemExit as request:
+        # typer turns an interrupt into this exit code, and says nothing.
+        if request.code == _INTERRUPTED:
+            _exit_interrupted()
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            _fail(str(error), "free disk space, or give --out a folder on another disk", 1)
+        logging.getLogger("deploy.cli").debug("unexpected", exc_info=error)
+        _fail(
+            f"unexpected {type(error).__name__}: {error}",
+            "run `deploy build` with --log-level debug for the traceback, and report it with "
+            "what `deploy doctor` prints",
+            1,
+        )
+
+
+def _fail(message: str, remedy: str, exit_code: int) -> NoReturn:
+    import typer
+
+    typer.secho(f"error: {_one_line(message)}", fg="red", err=True)
+    typer.echo(f"try: {_one_line(remedy)}", err=True)
+    sys.exit(exit_code)
+
+
+def _one_line(text: str) -> str:
+    # Messages quote file names and other libraries' errors, which may hold line feeds.
+    return " ".join(text.split())
+
+
+def _exit_interrupted() -> NoReturn:
+    print("interrupted", file=sys.stderr)
+    sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

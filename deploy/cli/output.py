@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from enum import Enum
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -21,6 +25,20 @@ from rich.progress import (
 )
 
 T = TypeVar("T")
+
+_PACKAGES = ("calib_data", "export", "deploy")
+
+# Wider than any table; a table takes only what it needs.
+_UNLIMITED_WIDTH = 1000
+
+
+class LogLevel(str, Enum):
+    """From which severity on log records are shown."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class TerminalProgress:
@@ -64,8 +82,37 @@ class TerminalProgress:
 
 
 def error_console() -> Console:
-    """Standard error."""
-    return Console(stderr=True)
+    """Standard error, even while `only_results_on_stdout` is in force."""
+    return Console(file=sys.stderr)
+
+
+def result_console() -> Console:
+    """Standard output; into a pipe or a file, tables are as wide as they need to be."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(highlight=False, width=_UNLIMITED_WIDTH)
+
+
+@contextmanager
+def only_results_on_stdout() -> Iterator[None]:
+    """Send to standard error what libraries print, be it from Python or from native code.
+
+    Standard output is the result alone, so this stands around all work that comes before it.
+    """
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # started with standard output closed: nothing to protect
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def print_json(content: Any) -> None:
@@ -73,11 +120,42 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, allow_nan=False))
 
 
-def set_up_logging(level: str, console: Console) -> None:
-    """Send log records of this project's packages to standard error."""
-    handler = RichHandler(console=console, show_path=False, show_time=level == "debug")
-    for name in ("calib_data", "export", "deploy"):
+def set_up_logging(level: LogLevel, console: Console) -> None:
+    """Send log records of this project's packages to standard error, and keep others quiet.
+
+    Call it before anything imports torch, transformers or datasets, which read their settings
+    from the environment once. At `debug` they may say what they like.
+    """
+    handler: logging.Handler
+    if console.is_terminal:  # by way of the console, so that a record does not tear a bar
+        handler = RichHandler(console=console, show_path=False, show_time=level is LogLevel.DEBUG)
+    else:
+        handler = logging.StreamHandler(console.file)
+        handler.setFormatter(_PlainFormatter("%(levelname)s: %(message)s"))
+    for name in _PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
-        logger.setLevel(level.upper())
+        logger.setLevel(level.value.upper())
         logger.propagate = False
+    if level is not LogLevel.DEBUG:
+        _silence_libraries()
+    if level is LogLevel.ERROR or not console.is_terminal:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+
+class _PlainFormatter(logging.Formatter):
+    """Lower-case levels, as the `error:` lines have them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text[: len(record.levelname)].lower() + text[len(record.levelname) :]
+
+
+def _silence_libraries() -> None:
+    """Show no warning that the user of a command line can do nothing about."""
+    warnings.simplefilter("ignore")
+    for variable in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY", "DATASETS_VERBOSITY"):
+        os.environ.setdefault(variable, "error")
+    # Every library logs below the root logger, unless it has set a level of its own.
+    logging.getLogger().setLevel(logging.ERROR)

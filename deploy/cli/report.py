@@ -13,17 +13,15 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
 ) -> None:
     """Render report.md of a build folder again, and print its tables."""
-    from rich.console import Console
-
-    from deploy.artifacts import BuildFolder, read_json, write_text
-    from deploy.cli.output import print_json
+    from deploy.artifacts import BuildFolder, read_results, write_text
+    from deploy.cli.output import print_json, result_console
     from deploy.cli.tables import print_results
     from deploy.report.markdown import render_markdown
 
     folder = BuildFolder(Path(out))
-    results = read_json(folder.results)
+    results = read_results(folder)
     write_text(folder.report, render_markdown(results))
     if as_json:
         print_json(results)
     else:
-        print_results(results, Console())
+        print_results(results, result_console())

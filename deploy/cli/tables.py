@@ -1,66 +1,117 @@
-"""The tables that a build ends with."""
+"""The tables that a build ends with, narrow enough for 80 columns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from deploy.report.markdown import describe, megabytes, percent, points, summaries
+from deploy.report.markdown import change, interval, megabytes, number, percent, summaries
 
 
 def print_results(results: Mapping[str, Any], console: Console) -> None:
     """Print what results.json says: accuracy, engines and gates."""
-    console.print(_accuracy(results))
-    console.print(_engines(results))
+    for part in _parts(results):
+        # Names come from files and may look like markup; Text is printed as it stands.
+        console.print(Text(part) if isinstance(part, str) else part, soft_wrap=False)
+
+
+def _parts(results: Mapping[str, Any]) -> Iterator[str | Text | Table]:
+    said = summaries(results)
+    yield f"{results['model']} on {results['task']}, {results['accuracy']['fp32']['n']} examples"
+    yield ""
+    yield _accuracy(results)
+    if len(results["runs"]) > 1:
+        yield "change against fp32, in points; changed: predictions that differ from fp32's"
+    if said["simulated"]:
+        arithmetic = ", ".join(dict.fromkeys(run["arithmetic"] for run in said["simulated"]))
+        yield f"* simulated: the engine's weights and codes, multiplied in {arithmetic}"
+    yield ""
+    yield _files(results)
+    if not results["engines"]:
+        yield "no engine was built"
+    elif results["fusion"]:
+        yield "fused of expected, in the worst profile"
+    if results["gates"]:
+        yield ""
     for gate in results["gates"]:
-        value = "unknown" if gate["value"] is None else f"{gate['value']:g}"
-        verdict = "[green]holds[/]" if gate["passed"] else "[bold red]does not hold[/]"
-        console.print(f"gate {gate['name']}: {value}, limit {gate['limit']:g}: {verdict}")
+        verdict = ("holds", "green") if gate["passed"] else ("does not hold", "bold red")
+        limits = f"{number(gate['value'])}, limit {number(gate['limit'])}"
+        yield Text.assemble(f"gate {gate['name']}: {limits}: ", verdict)
 
 
-def _accuracy(results: Mapping[str, Any]) -> Table:
-    metrics = summaries(results)["metrics"]
-    table = Table(
-        title=f"{results['task']}, {results['accuracy']['fp32']['n']} examples",
-        title_justify="left",
-        caption="change against FP32 in points, with its 95 % interval",
-        caption_justify="left",
-    )
-    table.add_column("precision")
-    for metric in metrics:
-        table.add_column(f"{metric} %", justify="right")
-        table.add_column("change", justify="right")
-    table.add_column("changed", justify="right")
-    table.add_column("executed by")
-    for run in results["runs"]:
-        comparison = results["compare"].get(run["precision"])
-        cells = []
-        for metric in metrics:
-            cells.append(percent(run["metrics"][metric]))
-            cells.append(points(comparison[metric]) if comparison else "")
-        changed = str(comparison["changed"]) if comparison else ""
-        table.add_row(run["precision"], *cells, changed, describe(run))
+def _table(columns: Mapping[str, bool]) -> Table:
+    """A table of named columns; True aligns to the right. Only the last one may wrap."""
+    # Left padding only: the box adds a space between columns.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
+    *fixed, last = columns
+    for name in fixed:
+        table.add_column(name, justify="right" if columns[name] else "left", no_wrap=True)
+    table.add_column(last, overflow="fold")
     return table
 
 
-def _engines(results: Mapping[str, Any]) -> Table:
-    table = Table(title="engines", title_justify="left")
-    table.add_column("precision")
-    for column in ("ONNX MB", "plan MB", "8-bit GEMMs", "fused attention"):
-        table.add_column(column, justify="right")
-    table.add_column("built by")
+def _accuracy(results: Mapping[str, Any]) -> Table:
+    table = _table(
+        {
+            "precision": False,
+            "metric": False,
+            "%": True,
+            "change": True,
+            "95 % interval": True,
+            "changed": True,
+            "executed by": False,
+        }
+    )
+    for run in results["runs"]:
+        comparison = results["compare"].get(run["precision"])
+        for index, metric in enumerate(summaries(results)["metrics"]):
+            first = index == 0
+            table.add_row(
+                run["precision"] + ("*" if run["simulated"] else "") if first else "",
+                metric,
+                percent(run["metrics"][metric]),
+                change(comparison[metric]) if comparison else "",
+                interval(comparison[metric]) if comparison else "",
+                str(comparison["changed"]) if comparison and first else "",
+                run["backend"] if first else "",
+            )
+    return table
+
+
+def _files(results: Mapping[str, Any]) -> Table:
+    if not results["engines"]:
+        table = _table({"ONNX MB": True, "precision": False})
+        for precision, onnx in results["onnx"].items():
+            table.add_row(megabytes(onnx["bytes"]), precision)
+        return table
+    table = _table(
+        {
+            "precision": False,
+            "ONNX MB": True,
+            "plan MB": True,
+            "GEMMs": True,
+            "attention": True,
+            "engine": False,
+        }
+    )
     for precision, onnx in results["onnx"].items():
-        engines = [e for e in results["engines"] if e["precision"] == precision]
         fusion = results["fusion"].get(precision)
-        table.add_row(
-            precision,
-            megabytes(onnx["bytes"]),
-            ", ".join(megabytes(engine["bytes"]) for engine in engines),
-            f"{fusion['quantized_gemms']} of {fusion['expected_gemms']}" if fusion else "",
-            f"{fusion['fused_attention']} of {fusion['expected_attention']}" if fusion else "",
-            ", ".join(f"{e['flavour']} {e['version']} {e['target']}" for e in engines) or "-",
-        )
+        engines = [each for each in results["engines"] if each["precision"] == precision]
+        gemms = attention = ""
+        if fusion and fusion["expected_gemms"]:  # none are expected of FP16
+            gemms = f"{fusion['quantized_gemms']} of {fusion['expected_gemms']}"
+        if fusion:
+            attention = f"{fusion['fused_attention']} of {fusion['expected_attention']}"
+        head = (precision, megabytes(onnx["bytes"]))
+        for engine in engines:
+            what = f"{engine['flavour']} {engine['version']}, {engine['target']}"
+            table.add_row(*head, megabytes(engine["bytes"]), gemms, attention, what)
+            head, gemms, attention = ("", ""), "", ""
+        if not engines:
+            table.add_row(*head, "", "", "", "not built")
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,17 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Markdown, not HTML: `inline` keeps a model's name from becoming markup.
+        # Markdown, not HTML: `inline` and `cell` keep a name from becoming markup.
         autoescape=False,
     )
     environment.filters.update(
-        percent=percent, points=points, megabytes=megabytes, inline=inline, describe=describe
+        percent=percent,
+        points=points,
+        megabytes=megabytes,
+        number=number,
+        inline=inline,
+        cell=cell,
+        describe=describe,
     )
     return environment.get_template("report.md.j2").render(results=results, **summaries(results))
 
@@ -40,10 +47,20 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-def points(drop: Mapping[str, Any]) -> str:
-    """A drop in points with its interval; a loss has a minus sign, a gain a plus."""
+def change(drop: Mapping[str, Any]) -> str:
+    """A drop as the change that it is, in points; a loss has a minus sign, a gain a plus."""
+    return _signed(-100 * drop["drop"])
+
+
+def interval(drop: Mapping[str, Any]) -> str:
+    """The 95 % interval of `change`, its lower end first."""
     low, high = drop["ci95"]
-    return f"{-100 * drop['drop']:+.2f} [{-100 * high:+.2f}, {-100 * low:+.2f}]"
+    return f"[{_signed(-100 * high)}, {_signed(-100 * low)}]"
+
+
+def points(drop: Mapping[str, Any]) -> str:
+    """A change in points with its interval."""
+    return f"{change(drop)} {interval(drop)}"
 
 
 def megabytes(size: int) -> str:
@@ -51,12 +68,33 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f}"
 
 
-def inline(text: str) -> str:
-    """Text as inline code that cannot break out of it, nor out of a table."""
-    return "`" + str(text).replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"
+def number(value: float | None) -> str:
+    """A limit or a measured value; "unknown" where it could not be measured."""
+    # Adding 0 turns -0.0, which a drop of nothing can be, into 0.0.
+    return "unknown" if value is None else f"{value + 0.0:g}"
+
+
+def inline(text: object) -> str:
+    """Text as inline code that it cannot break out of (CommonMark 0.31, section 6.1)."""
+    line = " ".join(str(text).split())
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    # A backtick at either end would join the fence.
+    pad = " " if longest else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def cell(text: object) -> str:
+    """Inline code in a table, where GitHub's tables take every bare pipe for a border."""
+    return inline(text).replace("|", "\\|")
 
 
 def describe(run: Mapping[str, Any]) -> str:
     """What executed a run, and how real that is."""
     kind = f"simulated in {run['arithmetic']}" if run["simulated"] else run["arithmetic"]
     return f"{run['backend']}, {kind}"
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.2f}"
+    return "0.00" if float(text) == 0.0 else text

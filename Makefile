@@ -1,0 +1,31 @@
+# Everything runs in .venv, which is made on first use and re-made when pyproject.toml changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= out/demo
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(STAMP)  ## Train the demo model, build and check its FP8 and INT8 engines.
+	$(BIN)/deploy build --model demo --task demo --precision fp8,int8,fp16 \
+		--require-fusion --out $(OUT)
+
+test: $(STAMP) lint  ## Lint, type-check and run the fast tests.
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## Every test, the ones that take minutes included.
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[rtx,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) out

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from checkpoints import save_random_checkpoint
+
+from deploy.artifacts import BuildFolder, open_build_folder, read_json
+from deploy.cli.output import LogLevel, error_console, only_results_on_stdout, set_up_logging
+
+HEAVY = ("torch", "transformers", "modelopt", "onnxruntime", "datasets", "sklearn", "tensorrt")
+QUICK = ("--engine", "none", "--calib-samples", "4", "--buckets", "16")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    return save_random_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_tsv(folder / "glue" / "SST-2" / "train.tsv", rows=8)
+    write_tsv(folder / "glue" / "SST-2" / "dev.tsv", rows=12)
+    return folder
+
+
+def write_tsv(path: Path, rows: int, header: str = "sentence\tlabel") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"w{i} w{(7 * i) % 50} w{(11 * i) % 90}\t{i % 2}" for i in range(rows)]
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def built(checkpoint, data_dir, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One real build by the real command, whose standard output is a pipe."""
+    out = tmp_path_factory.mktemp("build") / "out"
+    command = [
+        *(sys.executable, "-m", "deploy.cli.main", "build", "--model", checkpoint),
+        *("--task", "sst2", "--data-dir", data_dir, "--out", out, *QUICK),
+        *("--precision", "fp8,fp16", "--max-drop", "0.99", "--json"),
+    ]
+    return out, subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_standard_output_of_a_build_is_its_results_alone(built):
+    out, done = built
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results == read_json(out / "results.json")
+    assert set(results["accuracy"]) == {"fp32", "fp8", "fp16"}
+    assert {gate["name"] for gate in results["gates"]} == {
+        "max_drop.fp8.accuracy",
+        "max_drop.fp16.accuracy",
+    }
+
+
+def test_a_build_that_goes_well_is_silent_on_standard_error(built):
+    assert built[1].stderr == ""
+
+
+def test_a_build_leaves_no_temporary_file(built):
+    hidden = {path.name for path in built[0].rglob(".*")}
+    assert hidden == {".lock"}
+
+
+def test_the_manifest_lists_every_file(built):
+    out, _ = built
+    listed = set(read_json(out / "manifest.json")["files"])
+    there = {path.relative_to(out).as_posix() for path in out.rglob("[!.]*") if path.is_file()}
+    assert listed == there - {"manifest.json"}
+
+
+def test_report_renders_again_what_the_build_wrote(built, run_cli):
+    out, _ = built
+    report = (out / "report.md").read_text(encoding="utf-8")
+    (out / "report.md").unlink()
+    ran = run_cli("report", out)
+    assert (ran.code, ran.err) == (0, "")
+    assert re.search(r"^fp8\* +accuracy", ran.out, re.MULTILINE)
+    assert (out / "report.md").read_text(encoding="utf-8") == report
+    assert json.loads(run_cli("report", out, "--json").out) == read_json(out / "results.json")
+
+
+def test_a_gate_that_does_not_hold_is_exit_3(checkpoint, data_dir, tmp_path, run_cli):
+    # Without an engine nothing is known to be fused, whatever the numbers.
+    ran = run_cli(
+        *("build", "--model", checkpoint, "--task", "sst2", "--data-dir", data_dir, *QUICK),
+        *("--precision", "fp16", "--require-fusion", "--max-drop", "0.99", "--limit", "3"),
+        *("--out", tmp_path / "a[b]"),
+    )
+    assert ran.code == 3
+    assert "3 examples" in ran.out
+    assert re.search(r"^gate fusion\.fp16: unknown, .*: does not hold$", ran.out, re.MULTILINE)
+    assert re.search(r"^gate max_drop\.fp16\.accuracy: .*: holds$", ran.out, re.MULTILINE)
+    assert f"report: {tmp_path}/a[b]/report.md" in ran.out
+    assert "does not hold" in (tmp_path / "a[b]" / "report.md").read_text(encoding="utf-8")
+
+
+def refuse(run_cli, code, said, out, *arguments):
+    """Run a build that must be refused in two lines, and must have written nothing."""
+    ran = run_cli("build", *arguments, "--out", out)
+    assert ran.out == ""
+    lines = ran.err.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["error:", "try:"], ran.err
+    assert said in ran.err
+    assert ran.code == code
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--task", "frob", "sst2"),
+        ("--precision", "fp9", "fp16"),
+        ("--engine", "frob", "tensorrt-rtx"),
+        ("--target", "frob", "sm89"),
+        ("--backend", "frob", "onnxruntime"),
+        ("--recipe", "frob", "int8"),
+        ("--recipe", "int8", "--precision"),
+        ("--high-precision", "fp8", "bf16"),
+        ("--buckets", "0", "at least"),
+        ("--buckets", "a", "'a'"),
+        ("--max-batch", "0", "at least 1"),
+        ("--calib-samples", "0", "at least 1"),
+        ("--limit", "0", "at least 1"),
+        ("--max-drop", "5", "0.01"),
+        ("--model", "", "--model"),
+        ("--config", "missing.yaml", "missing.yaml"),
+    ],
+)
+def test_wrong_usage_is_exit_2(option, value, said, run_cli, tmp_path):
+    out = tmp_path / "out"
+    refuse(run_cli, 2, said, out, "--model", "demo", "--task", "demo", option, value)
+    assert not out.exists()
+
+
+def test_a_bucket_beyond_the_models_positions_is_exit_2(checkpoint, data_dir, run_cli, tmp_path):
+    arguments = ("--model", checkpoint, "--task", "sst2", "--data-dir", data_dir)
+    out = tmp_path / "out"
+    refuse(run_cli, 2, "--buckets up to 130", out, *arguments, "--buckets", "64,1024")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "said"),
+    [("sentence\tverdict", 3, "no column 'label'"), ("sentence\tlabel", 0, "no examples")],
+)
+def test_unusable_data_is_exit_1(header, rows, said, checkpoint, run_cli, tmp_path):
+    for split in ("train", "dev"):
+        write_tsv(tmp_path / "d" / "SST-2" / f"{split}.tsv", rows, header)
+    arguments = ("--model", checkpoint, "--task", "sst2", "--data-dir", tmp_path / "d", *QUICK)
+    refuse(run_cli, 1, said, tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_model_is_exit_1(data_dir, run_cli, tmp_path):
+    arguments = ("--task", "sst2", "--data-dir", data_dir, *QUICK)
+    refuse(run_cli, 1, "no-model", tmp_path / "o", "--model", tmp_path / "no-model", *arguments)
+    (tmp_path / "empty").mkdir()
+    refuse(run_cli, 1, "config.json", tmp_path / "o", "--model", tmp_path / "empty", *arguments)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_file_in_the_way_of_the_build_folder_is_exit_1(run_cli, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine", encoding="utf-8")
+    for out in (file, file / "below"):
+        refuse(run_cli, 1, "is not a folder", out, "--model", "demo", "--task", "demo")
+    assert file.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_build_folder_in_use_is_exit_1(checkpoint, data_dir, run_cli, tmp_path):
+    arguments = ("--model", checkpoint, "--task", "sst2", "--data-dir", data_dir, *QUICK)
+    with open_build_folder(tmp_path) as folder:
+        refuse(run_cli, 1, "another build", folder.path, *arguments)
+
+
+def test_command_line_wins_over_file(run_cli, tmp_path):
+    file = tmp_path / "build.yaml"
+    file.write_text("model: demo\ntask: frob-of-file\nmax_batch: 0\n", encoding="utf-8")
+    out = tmp_path / "out"
+    refuse(run_cli, 2, "frob-of-file", out, "--config", file)
+    refuse(run_cli, 2, "frob-of-option", out, "--config", file, "--task", "frob-of-option")
+    refuse(run_cli, 2, "--max-batch is 0", out, "--config", file, "--task", "demo")
+    mended = ("--task", "demo", "--max-batch", "1")
+    refuse(run_cli, 2, "--limit is 0", out, "--config", file, *mended, "--limit", "0")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("frob",), ("build", "--frob"), ("build", "--log-level", "frob"), ("report",)],
+)
+def test_what_typer_refuses_is_exit_2(arguments, run_cli):
+    ran = run_cli(*arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert "Usage: deploy" in ran.err
+
+
+@pytest.mark.parametrize("content", [None, "x{", "{}"])
+def test_report_of_what_is_no_build_is_exit_1(content, run_cli, tmp_path):
+    if content is not None:
+        BuildFolder(tmp_path).results.write_text(content, encoding="utf-8")
+    ran = run_cli("report", tmp_path)
+    assert (ran.code, ran.out) == (1, "")
+    assert [line.partition(" ")[0] for line in ran.err.splitlines()] == ["error:", "try:"]
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_doctor_prints_one_object(run_cli):
+    ran = run_cli("doctor", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert json.loads(ran.out)["packages"]["torch"]
+
+
+def test_help_and_usage_errors_load_nothing_heavy():
+    program = f"""
+import contextlib, io, json, sys
+from deploy.cli.main import main
+loaded = {{}}
+for line in ("--version", "--help", "build --help", "frob", "build --frob", "build --precision fp9",
+             "build --model m --task t --out o", "build --model m --task sst2 --out o --limit 0"):
+    sys.argv = ["deploy", *line.split()]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main()
+        except SystemExit:
+            pass
+    loaded[line] = [name for name in {HEAVY!r} if name in sys.modules]
+print(json.dumps(loaded))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    loaded = json.loads(done.stdout)
+    assert len(loaded) == 8
+    assert {line: names for line, names in loaded.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (RuntimeError("first\nsecond"), "unexpected RuntimeError: first second"),
+        (OSError(errno.ENOSPC, "No space left on device", "out/x"), "free disk space"),
+    ],
+)
+def test_an_unforeseen_failure_is_exit_1_without_a_traceback(failure, said, run_cli, monkeypatch):
+    def fail(**_):
+        raise failure
+
+    monkeypatch.setattr("deploy.cli.app.app", fail)
+    ran = run_cli("doctor")
+    assert (ran.code, ran.out) == (1, "")
+    assert [line.partition(" ")[0] for line in ran.err.splitlines()] == ["error:", "try:"]
+    assert said in ran.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a named pipe")
+def test_an_interrupt_is_exit_130_in_one_line(tmp_path):
+    pipe = tmp_path / "config.yaml"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.cli.main", "build", "--config", str(pipe)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test runner may itself have been started with interrupts ignored, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    with pipe.open("w"):  # opens once the command has begun to read
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+def test_what_libraries_print_does_not_reach_standard_output(capfd):
+    with only_results_on_stdout():
+        print("from Python")
+        os.write(1, b"from native code\n")
+        subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
+    print("result")
+    captured = capfd.readouterr()
+    assert captured.out == "result\n"
+    for line in ("from Python", "from native code", "from a child"):
+        assert line in captured.err
+
+
+def test_standard_output_is_given_back_after_an_error(capfd):
+    with pytest.raises(RuntimeError), only_results_on_stdout():
+        raise RuntimeError
+    os.write(1, b"result\n")
+    assert capfd.readouterr().out == "result\n"
+
+
+@pytest.mark.parametrize("level", [LogLevel.WARNING, LogLevel.ERROR])
+def test_libraries_are_quiet_and_this_project_is_not(level, run_cli, capfd):
+    set_up_logging(level, error_console())
+    logging.getLogger("some.library").warning("noise")
+    warnings.warn("noise", stacklevel=1)
+    logging.getLogger("deploy.pipeline").warning("100 %% [bold] of %s", "it")
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == ("warning: 100 % [bold] of it\n" if level is LogLevel.WARNING else "")

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+
+from export.histogram import BINS, RangeHistogram
+
+
+def test_counts_everything_wherever_the_outlier_comes():
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=1000) for _ in range(5)] + [np.array([300.0, -250.0, 0.1])]
+    histogram = RangeHistogram()
+    for batch in batches:
+        histogram.update(torch.from_numpy(batch))
+    values = np.abs(np.concatenate(batches))
+    assert histogram.counts.sum() == values.size
+    assert histogram.amax == np.float32(300.0)
+    # The range doubled until it held the outlier, and no further.
+    assert 300.0 <= histogram.upper < 600.0
+    edges = histogram.edges()
+    for share in (0.5, 0.9, 0.999, 1.0):
+        bin_of_share = np.searchsorted(np.cumsum(histogram.counts), share * values.size)
+        exact = np.quantile(values, share, method="inverted_cdf")
+        # Bins only ever merge whole, so a quantile is off by at most its own bin.
+        assert edges[bin_of_share] <= exact * (1 + 1e-6)
+        assert exact <= edges[bin_of_share + 1] * (1 + 1e-6)
+
+
+def test_size_does_not_grow_with_the_data():
+    histogram = RangeHistogram()
+    for power in range(60):
+        histogram.update(torch.tensor([2.0**power]))
+    assert histogram.counts.shape == (BINS,)
+    assert histogram.counts.sum() == 60
+
+
+def test_zeros_before_the_first_value_are_counted_as_zeros():
+    histogram = RangeHistogram()
+    histogram.update(torch.zeros(7))
+    assert (histogram.amax, histogram.upper) == (0.0, 0.0)
+    histogram.update(torch.tensor([0.5, 1.0]))
+    assert histogram.counts[0] == 7
+    assert histogram.counts.sum() == 9
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_refuses_what_has_no_range(bad):
+    with pytest.raises(ValueError, match="cannot count"):
+        RangeHistogram().update(torch.tensor([1.0, bad, 2.0]))
