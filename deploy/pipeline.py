@@ -38,7 +38,7 @@ from deploy.engine.builder import (
 )
 from deploy.engine.layers import ProfileFusion, expected_fusion, fusion_by_profile, parse_layers
 from deploy.engine.ort import OrtSession
-from deploy.engine.profiles import bucket_profiles
+from deploy.engine.profiles import MIN_FP8_SEQUENCE, bucket_profiles
 from deploy.engine.session import Precision
 from deploy.environment import describe_environment, gpu_names
 from deploy.errors import EngineError
@@ -211,6 +211,12 @@ def _buckets(config: BuildConfig, task: Task, checkpoint: Checkpoint) -> tuple[i
                 f"bucket {config.buckets[-1]} exceeds the {checkpoint.max_length} positions of the "
                 "model",
                 f"use --buckets up to {checkpoint.max_length}",
+            )
+        if Precision.FP8 in config.precision and config.buckets[0] < MIN_FP8_SEQUENCE:
+            _LOG.warning(
+                "bucket %d: FP8 attention does not fuse below %d tokens",
+                config.buckets[0],
+                MIN_FP8_SEQUENCE,
             )
         return config.buckets
     longest = min(task.max_length, checkpoint.max_length)

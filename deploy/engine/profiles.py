@@ -12,6 +12,10 @@ from dataclasses import dataclass
 # uses; larger batches are so close to the arithmetic limit that the choice matters less.
 _OPT_BATCH = 8
 
+# Static sequences below this lose FP8 attention, as dynamic ones do (TensorRT for RTX 1.7, SM89:
+# 0 fused attentions at 8, 16, 24 and 31 tokens, all of them at 32 and above).
+MIN_FP8_SEQUENCE = 32
+
 
 @dataclass(frozen=True)
 class Shape:

@@ -1,0 +1,166 @@
+"""Engines built for real, by TensorRT for RTX, on a machine that needs no GPU for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from checkpoints import VOCABULARY, save_random_checkpoint
+
+from calib_data.features import Features
+from calib_data.sampler import CalibrationSet, fingerprint
+from calib_data.tasks import Head, get_task
+from deploy.engine.builder import (
+    BuiltEngine,
+    EngineSpec,
+    Flavour,
+    build_engine,
+    installed_flavours,
+    supported_targets,
+)
+from deploy.engine.layers import expected_fusion, fusion_by_profile, parse_layers
+from deploy.engine.profiles import MIN_FP8_SEQUENCE, Profile, Shape, bucket_profiles
+from deploy.errors import EngineError
+from export.calibrate import calibrate
+from export.checkpoint import load_checkpoint
+from export.onnx_export import export_onnx
+from export.onnx_file import read_onnx, write_onnx
+from export.precision import FloatType, cast_floats
+from export.qdq import insert_qdq
+from export.recipe import PRESETS, recipe_from_dict, recipe_to_dict
+
+pytestmark = pytest.mark.skipif(
+    Flavour.TENSORRT_RTX not in installed_flavours(),
+    reason="needs tensorrt-rtx: pip install 'bert-trt-deploy[rtx]'",
+)
+
+TASK = get_task("sst2")
+STATIC = bucket_profiles((32, 64), max_batch=4)
+DYNAMIC = (Profile(Shape(1, 32), Shape(4, 48), Shape(4, 64)),)
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """One random model in every precision."""
+
+    folder: Path
+
+    def __getitem__(self, name: str) -> Path:
+        return self.folder / f"{name}.onnx"
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory) -> Graphs:
+    folder = tmp_path_factory.mktemp("graphs")
+    save_random_checkpoint(folder, hidden=128)  # head dim 64, as in BERT
+    checkpoint = load_checkpoint(str(folder), TASK)
+    graphs = Graphs(folder)
+    write_onnx(export_onnx(checkpoint, Head.SEQUENCE_CLASSIFICATION), graphs["fp32"])
+    rng = np.random.default_rng(0)
+    ids = tuple(rng.integers(4, VOCABULARY, 20) for _ in range(8))
+    features = Features(ids, tuple(np.zeros_like(row) for row in ids), np.arange(8), ())
+    table = calibrate(checkpoint, TASK, CalibrationSet(features, 0, fingerprint(features), 8))
+    without_attention = recipe_from_dict(
+        {**recipe_to_dict(PRESETS["fp8"]), "exclude": ["*.attention.self.[qkpv]"]}
+    )
+    recipes = {"fp8": PRESETS["fp8"], "int8": PRESETS["int8"], "linears": without_attention}
+    for name in ("fp16", *recipes):
+        model = read_onnx(graphs["fp32"])
+        if name in recipes:
+            insert_qdq(model, recipes[name], table, FloatType.FP16)
+        cast_floats(model, FloatType.FP16)
+        write_onnx(model, graphs[name])
+    return graphs
+
+
+def built(onnx_file: Path, profiles=STATIC, target="sm89") -> BuiltEngine:
+    return build_engine(EngineSpec(onnx_file, Flavour.TENSORRT_RTX, profiles, target))
+
+
+def fusion(onnx_file: Path, profiles=STATIC, target="sm89"):
+    layers = parse_layers(built(onnx_file, profiles, target).log)
+    return fusion_by_profile(layers, expected_fusion(read_onnx(onnx_file)), profiles, target)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_everything_quantized_is_fused_in_every_bucket(graphs, precision):
+    profiles = fusion(graphs[precision])
+    assert [each.profile.max.sequence for each in profiles] == [32, 64]
+    for each in profiles:
+        assert (each.quantized_gemms, each.expected_gemms) == (12, 12)
+        assert (each.fused_attention, each.expected_attention) == (2, 2)
+        assert each.complete
+
+
+def test_dynamic_sequence_loses_fp8_attention_and_the_report_says_so(graphs):
+    (only,) = fusion(graphs["fp8"], DYNAMIC)
+    assert only.quantized_gemms == 12
+    assert only.fused_attention == 0
+    assert only.unfused == (
+        "bert.encoder.layer.0.attention.self",
+        "bert.encoder.layer.1.attention.self",
+    )
+    assert not only.complete
+
+
+def test_fp8_attention_needs_32_tokens(graphs):
+    """The smallest bucket that the command line lets pass without a warning."""
+    short, enough = bucket_profiles((MIN_FP8_SEQUENCE - 1, MIN_FP8_SEQUENCE), max_batch=4)
+    assert [each.fused_attention for each in fusion(graphs["fp8"], (short, enough))] == [0, 2]
+
+
+def test_merged_projections_count_as_three(graphs):
+    layers = parse_layers(built(graphs["fp8"]).log)
+    prefix = "bert.encoder.layer.0.attention.self"
+    projections = {f"{prefix}.{name}" for name in ("query", "key", "value")}
+    merged = [layer for layer in layers if layer.type == "gemm" and layer.onnx_nodes >= projections]
+    assert len(merged) == len(STATIC)
+
+
+def test_linears_alone_leave_attention_fused_in_high_precision(graphs):
+    expected = expected_fusion(read_onnx(graphs["linears"]))
+    assert not expected.quantized_attention
+    assert all(each.complete for each in fusion(graphs["linears"]))
+
+
+def test_fp16_engine_promises_no_8_bit_gemm(graphs):
+    for each in fusion(graphs["fp16"]):
+        assert (each.quantized_gemms, each.expected_gemms) == (0, 0)
+        assert each.fused_attention == 2
+
+
+def test_other_targets_build_too(graphs):
+    assert all(each.complete for each in fusion(graphs["fp8"], target="sm120"))
+
+
+def test_unknown_target_names_the_known_ones(graphs):
+    with pytest.raises(EngineError, match="'sm90'") as error:
+        built(graphs["fp16"], target="sm90")
+    assert "sm89" in error.value.remedy
+    assert "sm120" in supported_targets(Flavour.TENSORRT_RTX)
+
+
+def test_parser_error_names_the_node(tmp_path):
+    node = onnx.helper.make_node("NoSuchOperator", ["x"], ["y"], name="the_culprit")
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", "sequence"])
+        for name in ("x", "y")
+    )
+    graph = onnx.helper.make_graph([node], "g", [x], [y])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "bad.onnx")
+    with pytest.raises(EngineError, match=r"the_culprit.*NoSuchOperator"):
+        built(tmp_path / "bad.onnx")
+
+
+def test_file_that_is_no_onnx(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"garbage")
+    with pytest.raises(EngineError, match="parser refuses"):
+        built(tmp_path / "x.onnx")
+
+
+def test_missing_flavour_says_how_to_install_it(monkeypatch, graphs):
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
+    with pytest.raises(EngineError, match="tensorrt is not installed") as error:
+        build_engine(EngineSpec(graphs["fp16"], Flavour.TENSORRT, STATIC, None))
+    assert "bert-trt-deploy[tensorrt]" in error.value.remedy

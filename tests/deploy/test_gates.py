@@ -1,0 +1,39 @@
+from deploy.engine.layers import ProfileFusion
+from deploy.engine.profiles import bucket_profiles
+from deploy.engine.session import Precision
+from deploy.evaluate.compare import Comparison, Drop
+from deploy.evaluate.gates import drop_gates, fusion_gates, worst_profile
+
+SHORT, LONG = bucket_profiles((64, 128), 8)
+
+
+def comparison(relative_drop):
+    drop = Drop(drop=relative_drop * 0.9, relative_drop=relative_drop, ci95=(0.0, 0.02))
+    return Comparison(metric={"accuracy": drop}, agreement=0.98, changed=3)
+
+
+def fused(profile, gemms, attention):
+    missing = ("a",) * (12 - gemms) + ("b",) * (2 - attention)
+    return ProfileFusion("sm89", profile, 40, gemms, 12, attention, 2, missing)
+
+
+def test_a_drop_at_the_limit_passes_and_a_gain_too():
+    drops = {Precision.FP8: comparison(0.01), Precision.INT8: comparison(0.0101)}
+    fp8, int8 = drop_gates(drops, "accuracy", 0.01)
+    assert (fp8.name, fp8.passed) == ("max_drop.fp8.accuracy", True)
+    assert (int8.name, int8.passed) == ("max_drop.int8.accuracy", False)
+    (gain,) = drop_gates({Precision.FP16: comparison(-0.05)}, "accuracy", 0.0)
+    assert gain.passed
+
+
+def test_fusion_is_judged_by_the_worst_profile():
+    profiles = [fused(SHORT, 12, 2), fused(LONG, 12, 0)]
+    assert worst_profile(profiles) is profiles[1]
+    (gate,) = fusion_gates({Precision.FP8: profiles}, [Precision.FP8])
+    assert (gate.limit, gate.value, gate.passed) == (14.0, 12.0, False)
+
+
+def test_unknown_fusion_does_not_pass():
+    (gate,) = fusion_gates({}, [Precision.FP8])
+    assert gate.value is None
+    assert not gate.passed

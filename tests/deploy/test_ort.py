@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from checkpoints import VOCABULARY, save_random_checkpoint
+
+from calib_data.tasks import Head, get_task
+from deploy.engine.ort import OrtSession
+from deploy.engine.profiles import bucket_profiles
+from deploy.engine.session import Precision
+from deploy.errors import BackendError
+from export.checkpoint import load_checkpoint
+from export.onnx_export import export_onnx
+from export.onnx_file import read_onnx, write_onnx
+from export.precision import FloatType, cast_floats
+from export.verify import relative_error
+
+PROFILES = bucket_profiles((8, 16), max_batch=4)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = save_random_checkpoint(tmp_path_factory.mktemp("ort"))
+    model = export_onnx(
+        load_checkpoint(str(folder), get_task("sst2")), Head.SEQUENCE_CLASSIFICATION
+    )
+    write_onnx(model, folder / "fp32.onnx")
+    model = read_onnx(folder / "fp32.onnx")
+    cast_floats(model, FloatType.FP16)
+    write_onnx(model, folder / "fp16.onnx")
+    return folder
+
+
+def tokens(batch, sequence):
+    ids = np.random.default_rng(0).integers(4, VOCABULARY, (batch, sequence))
+    return {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+    }
+
+
+def test_says_what_its_numbers_are_worth(models):
+    fp32 = OrtSession(models / "fp32.onnx", Precision.FP32, PROFILES)
+    fp16 = OrtSession(models / "fp16.onnx", Precision.FP16, PROFILES)
+    assert (fp32.info.arithmetic, fp32.info.simulated) == ("fp32", False)
+    assert (fp16.info.arithmetic, fp16.info.simulated) == ("fp32", True)
+
+
+def test_fp16_model_runs_with_its_rounded_weights(models):
+    inputs = tokens(3, 16)
+    fp32, fp16 = (
+        OrtSession(models / f"{p.value}.onnx", p, PROFILES).run(inputs)["logits"]
+        for p in (Precision.FP32, Precision.FP16)
+    )
+    assert fp16.dtype == np.float32
+    # FP16 keeps 11 bits: weights move by up to 5e-4, but not by nothing.
+    assert 1e-6 < relative_error(fp16, fp32) < 5e-3
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (1, 17), (1, 9)])
+def test_shape_outside_the_profiles_is_refused_as_an_engine_would(models, shape):
+    session = OrtSession(models / "fp32.onnx", Precision.FP32, PROFILES)
+    with pytest.raises(BackendError, match="fits no profile"):
+        session.run(tokens(*shape))
+
+
+def test_damaged_model(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"garbage")
+    with pytest.raises(BackendError, match="onnxruntime refuses"):
+        OrtSession(tmp_path / "x.onnx", Precision.FP32, PROFILES)
