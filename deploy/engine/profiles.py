@@ -1,7 +1,7 @@
 """Optimization profiles: one per sequence bucket, batch dynamic.
 
-The sequence is static within a profile because TensorRT fuses FP8 attention only then: BERT-base
-with a dynamic sequence fuses 0 of 12 attentions, with static buckets 12 of 12.
+With the sequence fixed, the builder times its kernels at the very shape that will run, and a batch
+is padded to its bucket, not to the longest row there could be.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 # uses; larger batches are so close to the arithmetic limit that the choice matters less.
 _OPT_BATCH = 8
 
-# Static sequences below this lose FP8 attention, as dynamic ones do (TensorRT for RTX 1.7, SM89:
-# 0 fused attentions at 8, 16, 24 and 31 tokens, all of them at 32 and above).
+# A profile whose shortest sequence is below this loses every fused FP8 attention, be the sequence
+# static or dynamic (TensorRT for RTX 1.7, SM89 and SM120; tests/deploy/test_engines.py).
 MIN_FP8_SEQUENCE = 32
 
 

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 
 TASK = get_task("sst2")
 STATIC = bucket_profiles((32, 64), max_batch=4)
-DYNAMIC = (Profile(Shape(1, 32), Shape(4, 48), Shape(4, 64)),)
+DYNAMIC = (Profile(Shape(1, 16), Shape(4, 48), Shape(4, 64)),)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def test_everything_quantized_is_fused_in_every_bucket(graphs, precision):
         assert each.complete
 
 
-def test_dynamic_sequence_loses_fp8_attention_and_the_report_says_so(graphs):
+def test_dynamic_sequence_from_16_loses_fp8_attention_and_the_report_says_so(graphs):
     (only,) = fusion(graphs["fp8"], DYNAMIC)
     assert only.quantized_gemms == 12
     assert only.fused_attention == 0
@@ -104,10 +104,13 @@ def test_dynamic_sequence_loses_fp8_attention_and_the_report_says_so(graphs):
     assert not only.complete
 
 
-def test_fp8_attention_needs_32_tokens(graphs):
-    """The smallest bucket that the command line lets pass without a warning."""
-    short, enough = bucket_profiles((MIN_FP8_SEQUENCE - 1, MIN_FP8_SEQUENCE), max_batch=4)
-    assert [each.fused_attention for each in fusion(graphs["fp8"], (short, enough))] == [0, 2]
+@pytest.mark.parametrize("longest", [None, 64])
+def test_fp8_attention_needs_32_tokens_static_or_dynamic(graphs, longest):
+    profiles = tuple(
+        Profile(Shape(1, shortest), Shape(4, longest or shortest), Shape(4, longest or shortest))
+        for shortest in (MIN_FP8_SEQUENCE - 1, MIN_FP8_SEQUENCE)
+    )
+    assert [each.fused_attention for each in fusion(graphs["fp8"], profiles)] == [0, 2]
 
 
 def test_merged_projections_count_as_three(graphs):
