@@ -60,7 +60,7 @@ _CALIBRATORS = (
 
 
 def candidates(fmt: QuantFormat) -> Iterator[QuantRecipe]:
-    """Every calibrator on all sites, and on the linears alone beside max on attention."""
+    """Every calibrator on all sites; for INT8, percentiles also beside max on attention."""
     base = PRESETS[fmt.value]
     for calibrator in _CALIBRATORS:
         if fmt is QuantFormat.FP8 and calibrator.method is CalibrationMethod.ENTROPY:
@@ -70,7 +70,7 @@ def candidates(fmt: QuantFormat) -> Iterator[QuantRecipe]:
             for kind, how in base.kinds.items()
         }
         yield replace(base, name=str(calibrator), kinds=everywhere)
-        if calibrator.method is CalibrationMethod.MAX:
+        if fmt is QuantFormat.FP8 or calibrator.method is not CalibrationMethod.PERCENTILE:
             continue
         linears = {
             kind: KindRecipe() if kind in ATTENTION_KINDS else how

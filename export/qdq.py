@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+# TensorRT compiles these scales into the fused attention kernel, one kernel for each combination:
+# 1.1 MB of plan a layer and bucket for BERT-base. Powers of two coincide, and cost FP8 nothing: its
+# steps are relative, so only the subnormal range moves, by less than one binade.
+_SHARED_KERNEL_KINDS = frozenset({SiteKind.ATTENTION_Q, SiteKind.ATTENTION_K, SiteKind.ATTENTION_V})
+
 # Softmax cannot leave [0, 1], so its range needs no data.
 _SOFTMAX_AMAX = 1.0
 
@@ -87,7 +92,10 @@ def insert_qdq(
     for site in sites:
         place = located[site.name]
         amax = _amax(place, recipe, table)
-        scale = _rounded_scale(site, amax / recipe.format.max_value, scale_type)
+        scale = amax / recipe.format.max_value
+        if recipe.format is QuantFormat.FP8 and site.kind in _SHARED_KERNEL_KINDS:
+            scale = np.exp2(np.ceil(np.log2(scale)))
+        scale = _rounded_scale(site, scale, scale_type)
         if site.kind is SiteKind.LINEAR_WEIGHT:
             _quantize_weight(model, place, scale, recipe.format)
         else:

@@ -243,6 +243,15 @@ def test_scales_are_numbers_of_the_graphs_type(exported):
             np.testing.assert_array_equal(value.const_value.numpy(), before[name])
 
 
+def test_fp8_attention_scales_are_powers_of_two_that_cover_the_range(exported):
+    _, scales = quantized(exported, QuantFormat.FP8)
+    for role in "qkv":
+        site = f"bert.encoder.layer.1.attention.self.{role}"
+        covered = scales[site] * 448 / exported.table.sites[site].amax
+        assert float(np.log2(scales[site])).is_integer()
+        assert 1.0 <= covered < 2.0
+
+
 def test_scale_too_small_for_fp16_is_raised(exported):
     table = exported.table
     site = "bert.encoder.layer.0.attention.self.q"
