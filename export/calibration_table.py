@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.codes import dequantize, quantize
 from export.errors import CalibrationError
 from export.histogram import BINS, RangeHistogram
 from export.recipe import CalibrationMethod, Calibrator, QuantFormat
@@ -93,35 +94,27 @@ def _modelopt_amax(histogram: RangeHistogram, calibrator: Calibrator, fmt: Quant
     if calibrator.method is CalibrationMethod.PERCENTILE:
         return float(modelopt._compute_amax_percentile(counts, edges, calibrator.percentile))
     if calibrator.method is CalibrationMethod.MSE:
-        if fmt is QuantFormat.FP8:
-            return _fp8_mse_amax(counts, edges)
-        return float(modelopt._compute_amax_mse(counts, edges, 8, False, _STRIDE, _FIRST_BIN))
+        return _mse_amax(counts, edges, fmt)
     # ModelOpt overwrites the first bin in place.
     return float(
         modelopt._compute_amax_entropy(counts.copy(), edges, 8, False, _STRIDE, _FIRST_BIN)
     )
 
 
-def _fp8_mse_amax(counts: NDArray[np.int64], edges: NDArray[np.float64]) -> float:
-    """The amax whose E4M3 codes have the least mean squared error.
+def _mse_amax(counts: NDArray[np.int64], edges: NDArray[np.float64], fmt: QuantFormat) -> float:
+    """The amax whose codes have the least mean squared error.
 
-    ModelOpt's procedure over the same candidates; its own function calls an FP8 kernel with
-    arguments that the kernel no longer takes (0.47).
+    ModelOpt's procedure over ModelOpt's candidates. Its own function (0.47) passes the number of
+    bits where its quantizer takes a bias: FP8 fails, and INT8 is searched with no bits at all.
     """
     centers = (edges[1:] + edges[:-1]) / 2
     candidates = centers[_FIRST_BIN::_STRIDE]
-    errors = [
-        float((counts * (_fp8_round(centers, amax) - centers) ** 2).sum()) for amax in candidates
-    ]
+    errors = []
+    for amax in candidates:
+        scale = np.array(amax / fmt.max_value)
+        error = dequantize(quantize(centers, scale, fmt), scale) - centers
+        errors.append(float((counts * error**2).sum()))
     return float(candidates[int(np.argmin(errors))])
-
-
-def _fp8_round(values: NDArray[np.float64], amax: float) -> NDArray[np.float64]:
-    import ml_dtypes
-
-    largest = QuantFormat.FP8.max_value
-    scaled = np.clip(values * (largest / amax), -largest, largest).astype(np.float32)
-    return scaled.astype(ml_dtypes.float8_e4m3fn).astype(np.float64) * (amax / largest)
 
 
 def table_to_json(table: CalibrationTable) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from export.architectures import get_architecture
 from export.calibration_table import CalibrationTable
+from export.codes import quantize
 from export.errors import ExportError
 from export.onnx_export import METADATA_PREFIX
 from export.precision import FloatType
@@ -146,32 +147,13 @@ def _weight(place: GraphSite) -> NDArray[np.float32]:
     return np.asarray(constant.numpy(), np.float32)
 
 
-def quantize_array(
-    values: NDArray[np.float32], scale: NDArray[np.float64], fmt: QuantFormat
-) -> NDArray[Any]:
-    """8-bit codes of `values`, as QuantizeLinear defines them: divide, saturate, round to even.
-
-    Args:
-        values: Any shape; the last axis is the channel axis where `scale` has one entry a channel.
-        scale: [] or [channels].
-        fmt: float8_e4m3fn or int8 codes.
-    """
-    import ml_dtypes
-
-    scaled = values / scale.astype(np.float32)
-    limited = np.clip(scaled, -fmt.max_value, fmt.max_value)
-    if fmt is QuantFormat.INT8:
-        return np.rint(limited).astype(np.int8)
-    return limited.astype(ml_dtypes.float8_e4m3fn)
-
-
 def _quantize_weight(
     model: ir.Model, place: GraphSite, scale: NDArray[np.float64], fmt: QuantFormat
 ) -> None:
     import onnx_ir as ir
 
     name = place.site.name
-    codes = quantize_array(_weight(place), scale, fmt)
+    codes = quantize(_weight(place), scale, fmt)
     attributes = [ir.AttrInt64("axis", 1)] if scale.ndim else []
     for node, index in place.consumers:
         dequantize = ir.Node(

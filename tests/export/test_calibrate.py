@@ -7,9 +7,11 @@ from conftest import TASK, Exported, random_rows
 
 from calib_data.sampler import CalibrationSet
 from export.calibrate import calibrate
-from export.calibration_table import read_table, table_to_json
+from export.calibration_table import CalibrationTable, read_table, table_to_json
 from export.checkpoint import load_checkpoint
+from export.codes import dequantize, quantize
 from export.errors import CalibrationError
+from export.histogram import RangeHistogram
 from export.recipe import CalibrationMethod, Calibrator, QuantFormat
 
 MAX = Calibrator()
@@ -60,29 +62,41 @@ def test_ranges_are_those_of_the_tensors_that_the_graph_quantizes(exported):
         assert site.amax == pytest.approx(seen[name], rel=1e-4), name
 
 
-@pytest.mark.parametrize("method", ["percentile", "mse"])
-def test_amax_equals_modelopt_on_a_single_batch(method):
+def table_of(values: np.ndarray) -> CalibrationTable:
+    histogram = RangeHistogram()
+    histogram.update(torch.from_numpy(values))
+    return CalibrationTable(source=None, sites={"site": histogram})
+
+
+HEAVY_TAILED = np.random.default_rng(0).standard_t(4, size=20_000).astype(np.float32)
+
+
+def test_percentile_equals_modelopt_on_a_single_batch():
     from modelopt.torch.quantization.calib import HistogramCalibrator
 
-    from export.calibration_table import CalibrationTable
-    from export.histogram import RangeHistogram
-
-    values = torch.from_numpy(np.random.default_rng(0).standard_t(4, size=20_000)).float()
     reference = HistogramCalibrator(num_bits=8)
-    reference.collect(values)
-    ours = RangeHistogram()
-    ours.update(values)
-    table = CalibrationTable(source=None, sites={"site": ours})
-    if method == "percentile":
-        expected = reference.compute_amax("percentile", percentile=99.9)
-        calibrator = Calibrator(CalibrationMethod.PERCENTILE, 99.9)
-    else:
-        expected = reference.compute_amax("mse", stride=8)
-        calibrator = Calibrator(CalibrationMethod.MSE)
-    amax = table.amax("site", calibrator, QuantFormat.INT8)
+    reference.collect(torch.from_numpy(HEAVY_TAILED))
+    expected = float(reference.compute_amax("percentile", percentile=99.9))
+    calibrator = Calibrator(CalibrationMethod.PERCENTILE, 99.9)
+    amax = table_of(HEAVY_TAILED).amax("site", calibrator, QuantFormat.INT8)
     # Edges are float32 there and float64 here.
-    assert amax == pytest.approx(float(expected), rel=1e-5)
-    assert amax < table.amax("site", MAX, QuantFormat.INT8)
+    assert amax == pytest.approx(expected, rel=1e-5)
+    assert amax < np.abs(HEAVY_TAILED).max()
+
+
+@pytest.mark.parametrize("fmt", list(QuantFormat))
+def test_mse_finds_the_amax_of_least_error(fmt):
+    """Against a search on the values themselves; bins blur the minimum, which is flat."""
+
+    def error(amax):
+        scale = np.array(amax / fmt.max_value)
+        rounded = dequantize(quantize(HEAVY_TAILED, scale, fmt), scale)
+        return float(((rounded - HEAVY_TAILED) ** 2).mean())
+
+    largest = float(np.abs(HEAVY_TAILED).max())
+    found = table_of(HEAVY_TAILED).amax("site", Calibrator(CalibrationMethod.MSE), fmt)
+    best = min(error(amax) for amax in np.linspace(largest / 16, largest, 200))
+    assert error(found) <= 1.02 * best
 
 
 def test_table_survives_its_file(exported, tmp_path):

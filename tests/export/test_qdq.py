@@ -15,10 +15,11 @@ from checkpoints import VOCABULARY
 from conftest import TASK, Exported, export_random
 
 from export.checkpoint import load_checkpoint
+from export.codes import quantize
 from export.errors import SiteError
 from export.onnx_file import write_onnx
 from export.precision import FloatType, cast_floats
-from export.qdq import graph_sites, insert_qdq, quantize_array
+from export.qdq import graph_sites, insert_qdq
 from export.recipe import (
     PRESETS,
     Granularity,
@@ -288,13 +289,13 @@ def test_excluded_attention_stays_in_high_precision(exported):
 
 def test_a_channel_of_zeros_stays_zero():
     weight = np.array([[0.0, 2.0], [0.0, -1.0]], np.float32)
-    codes = quantize_array(weight, np.array([1.0, 2.0 / 448]), QuantFormat.FP8)
+    codes = quantize(weight, np.array([1.0, 2.0 / 448]), QuantFormat.FP8)
     np.testing.assert_array_equal(codes.astype(np.float32), [[0.0, 448.0], [0.0, -224.0]])
 
 
 def test_codes_saturate_and_round_to_even():
     values = np.array([-1000.0, 0.5, 1.5, 2.5, 1000.0], np.float32)
-    codes = quantize_array(values, np.array(1.0), QuantFormat.INT8)
+    codes = quantize(values, np.array(1.0), QuantFormat.INT8)
     assert codes.tolist() == [-127, 0, 2, 2, 127]
 
 
