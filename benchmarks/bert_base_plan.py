@@ -117,7 +117,7 @@ def _save_bert_base(folder: Path) -> None:
 def _random_rows() -> CalibrationSet:
     ids = tuple(np.random.default_rng(0).integers(1000, 30_000, (_SAMPLES, _TOKENS)))
     features = Features(ids, tuple(np.zeros_like(row) for row in ids), np.arange(_SAMPLES), ())
-    return CalibrationSet(features, 0, fingerprint(features), _SAMPLES)
+    return CalibrationSet(features, 0, fingerprint(features))
 
 
 if __name__ == "__main__":

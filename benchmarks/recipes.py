@@ -127,7 +127,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         table = calibrate(
             checkpoint,
             task,
-            CalibrationSet(features, options.seed, fingerprint(features), len(calibration)),
+            CalibrationSet(features, options.seed, fingerprint(features)),
         )
         reference = _outputs(fp32, Precision.FP32, data)
         before = predict_from_outputs(task, held_back, data.features, reference)

@@ -20,13 +20,11 @@ class CalibrationSet:
         features: The tokenized rows.
         seed: What the rows were drawn with.
         fingerprint: `fingerprint(features)`.
-        requested: Examples asked for; the data may have had fewer.
     """
 
     features: Features
     seed: int
     fingerprint: str
-    requested: int
 
 
 def sample_examples(examples: Examples, count: int, seed: int) -> Examples:

@@ -111,7 +111,7 @@ def open_build_folder(path: Path) -> Iterator[BuildFolder]:
     folder = BuildFolder(path)
     try:
         for part in ("onnx", "engines"):
-            _make(path / part)
+            make_folder(path / part)
         yield folder
         if folder.manifest.is_file():
             folder.unfinished.unlink(missing_ok=True)
@@ -119,7 +119,12 @@ def open_build_folder(path: Path) -> Iterator[BuildFolder]:
         lock.release()
 
 
-def _make(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a folder of the build, if it is not there.
+
+    Raises:
+        BuildFolderError: A file is in the way, or the parent cannot be written.
+    """
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:

@@ -41,7 +41,8 @@ class BuildConfig:
         precision: Precisions to build; fp32 is always evaluated, as the reference.
         data_dir: Folder of local data, or None for the hub.
         engine: What builds plans.
-        target: Compute capabilities to build for, where the engine can without the GPU.
+        target: Compute capabilities to build for, where the engine can without the GPU; None
+            builds for the GPU of this machine, or for SM89 where there is none.
         backend: What executes the evaluation; None chooses the best there is.
         high_precision: Type of everything that a quantized engine does not quantize.
         buckets: Sequence buckets in tokens, ascending; None takes the task's.
@@ -60,7 +61,7 @@ class BuildConfig:
     precision: tuple[Precision, ...] = (Precision.FP8,)
     data_dir: Path | None = None
     engine: EngineChoice = EngineChoice.AUTO
-    target: tuple[str, ...] = ("sm89",)
+    target: tuple[str, ...] | None = None
     backend: Backend | None = None
     high_precision: FloatType = FloatType.FP16
     buckets: tuple[int, ...] | None = None

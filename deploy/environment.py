@@ -31,15 +31,13 @@ def installed_versions() -> dict[str, str | None]:
 
 def gpu_names() -> tuple[str, ...]:
     """Names of the NVIDIA GPUs that the driver reports, with its version; empty without one."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ()
-    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())
+    return _ask_nvidia_smi("name,driver_version")
+
+
+def gpu_targets() -> tuple[str, ...]:
+    """Compute capabilities of the GPUs here, such as "sm89", each once; empty without one."""
+    capabilities = _ask_nvidia_smi("compute_cap")
+    return tuple(dict.fromkeys(f"sm{each.replace('.', '')}" for each in capabilities))
 
 
 def describe_environment() -> dict[str, object]:
@@ -71,3 +69,15 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _ask_nvidia_smi(fields: str) -> tuple[str, ...]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    query = [tool, f"--query-gpu={fields}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())

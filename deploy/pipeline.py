@@ -11,45 +11,39 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calib_data.demo.model import ensure_demo_model
-from calib_data.errors import UsageError
 from calib_data.features import tokenize
 from calib_data.progress import Progress, SilentProgress
 from calib_data.sampler import CalibrationSet, fingerprint, sample_examples
-from calib_data.sources import load_examples
-from calib_data.tasks import Examples, Split, Task, get_task
+from calib_data.tasks import Task
 from deploy.artifacts import (
     BuildFolder,
     check_writable,
     clear_previous,
     file_hashes,
+    make_folder,
     open_build_folder,
     write_bytes,
     write_json,
     write_text,
 )
-from deploy.config import DEMO, BuildConfig, EngineChoice, config_to_dict
-from deploy.engine.builder import (
-    EngineSpec,
-    Flavour,
-    build_engine,
-    installed_flavours,
-    supported_targets,
-)
+from deploy.config import BuildConfig, config_to_dict
+from deploy.engine.builder import BuiltEngine, EngineSpec, build_engine
 from deploy.engine.layers import ProfileFusion, expected_fusion, fusion_by_profile, parse_layers
 from deploy.engine.ort import OrtSession
-from deploy.engine.profiles import MIN_FP8_SEQUENCE, bucket_profiles
+from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
-from deploy.environment import describe_environment, gpu_names
+from deploy.environment import describe_environment
 from deploy.errors import EngineError
 from deploy.evaluate.compare import Comparison, compare
 from deploy.evaluate.gates import Gate, drop_gates, fusion_gates
 from deploy.evaluate.harness import EvaluationSet, Run, evaluate
+from deploy.inputs import THIS_GPU, BuildInputs, load_inputs
 from deploy.report.markdown import render_markdown
 from deploy.results import BuildOutcome, EngineFile, results_to_dict
-from export.calibrate import calibrate
-from export.calibration_table import CalibrationTable, table_to_json
-from export.checkpoint import Checkpoint, load_checkpoint
+from export.calibrate import calibrate, calibration_source
+from export.calibration_table import CalibrationTable, read_table, table_to_json
+from export.checkpoint import Checkpoint
+from export.errors import CalibrationError
 from export.onnx_export import export_onnx
 from export.onnx_file import check_onnx, read_onnx, write_onnx
 from export.precision import FloatType, cast_floats
@@ -57,21 +51,6 @@ from export.qdq import insert_qdq
 from export.verify import verify_export
 
 _LOG = logging.getLogger(__name__)
-
-# Where E4M3 tensor cores begin (CUDA C++ Programming Guide, table of tensor core types).
-_FP8_TARGET = 89
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What a build works on, read and checked before anything is written."""
-
-    task: Task
-    checkpoint: Checkpoint
-    buckets: tuple[int, ...]
-    dev: EvaluationSet
-    train: Examples
-    flavour: Flavour | None
 
 
 @dataclass
@@ -105,15 +84,16 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
     clock = _Clock()
     check_writable(config.out)
     with clock.stage("load"):
-        inputs = _load(config, progress)
+        inputs = load_inputs(config, progress)
     with open_build_folder(config.out) as folder:
+        known = _known_table(folder, inputs.checkpoint)
         clear_previous(folder)
         with clock.stage("export"), progress.status("Exporting to ONNX"):
             parity = _export(folder, inputs)
         table = None
         if any(precision.quantized for precision in config.precision):
             with clock.stage("calibrate"):
-                table = _calibrate(config, inputs, progress)
+                table = _calibrate(config, inputs, known, progress)
                 write_text(folder.calibration, table_to_json(table))
         with clock.stage("quantize"), progress.status("Inserting Q/DQ"):
             _write_precisions(config, folder, table)
@@ -141,89 +121,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
     return results
 
 
-def _load(config: BuildConfig, progress: Progress) -> _Inputs:
-    task = get_task(config.task)
-    flavour = _flavour(config)
-    dev = load_examples(task, Split.DEV, config.data_dir)
-    quantizes = any(precision.quantized for precision in config.precision)
-    train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if quantizes else ()
-    if config.limit is not None:
-        dev = dev[: config.limit]
-    source = str(ensure_demo_model(progress)) if config.model == DEMO else config.model
-    with progress.status(f"Loading {config.model}"):
-        checkpoint = load_checkpoint(source, task)
-    buckets = _buckets(config, task, checkpoint)
-    features = tokenize(task, checkpoint.tokenizer, dev, buckets[-1], progress)
-    return _Inputs(
-        task=task,
-        checkpoint=checkpoint,
-        buckets=buckets,
-        dev=EvaluationSet(task, dev, features, checkpoint.tokenizer.pad_token_id),
-        train=train,
-        flavour=flavour,
-    )
-
-
-def _flavour(config: BuildConfig) -> Flavour | None:
-    """Which TensorRT builds, checked before the long work begins."""
-    installed = installed_flavours()
-    if config.engine is EngineChoice.NONE:
-        return None
-    if config.engine is EngineChoice.AUTO:
-        # Datacenter TensorRT cannot even create a builder without a GPU.
-        usable = [f for f in installed if f is Flavour.TENSORRT_RTX or gpu_names()]
-        if not usable:
-            _LOG.warning("no TensorRT is installed that can build here: no engine is built")
-            return None
-        flavour = usable[0]
-    else:
-        flavour = Flavour(config.engine.value)
-        if flavour not in installed:
-            raise EngineError(
-                f"--engine {flavour.value}: it is not installed",
-                f"pip install 'bert-trt-deploy[{flavour.extra}]', or use --engine none",
-            )
-    if flavour is Flavour.TENSORRT_RTX:
-        _check_targets(config, flavour)
-    return flavour
-
-
-def _check_targets(config: BuildConfig, flavour: Flavour) -> None:
-    known = supported_targets(flavour)
-    for target in config.target:
-        if target not in known:
-            raise UsageError(
-                f"{flavour.value} cannot build for '{target}'",
-                f"use --target with any of: {', '.join(known)}",
-            )
-        if Precision.FP8 in config.precision and int(target.removeprefix("sm")) < _FP8_TARGET:
-            raise UsageError(
-                f"--target {target} has no FP8 tensor cores",
-                "use --target sm89 or newer, or --precision int8",
-            )
-
-
-def _buckets(config: BuildConfig, task: Task, checkpoint: Checkpoint) -> tuple[int, ...]:
-    """The sequence buckets: those asked for, or the task's as far as the model has positions."""
-    if config.buckets is not None:
-        if config.buckets[-1] > checkpoint.max_length:
-            raise UsageError(
-                f"bucket {config.buckets[-1]} exceeds the {checkpoint.max_length} positions of the "
-                "model",
-                f"use --buckets up to {checkpoint.max_length}",
-            )
-        if Precision.FP8 in config.precision and config.buckets[0] < MIN_FP8_SEQUENCE:
-            _LOG.warning(
-                "bucket %d: FP8 attention does not fuse below %d tokens",
-                config.buckets[0],
-                MIN_FP8_SEQUENCE,
-            )
-        return config.buckets
-    longest = min(task.max_length, checkpoint.max_length)
-    return (*(bucket for bucket in task.buckets if bucket < longest), longest)
-
-
-def _export(folder: BuildFolder, inputs: _Inputs) -> float:
+def _export(folder: BuildFolder, inputs: BuildInputs) -> float:
     """Write the FP32 model and the tokenizer; return the parity error against torch."""
     path = folder.onnx(Precision.FP32.value)
     write_onnx(export_onnx(inputs.checkpoint, inputs.task.head), path)
@@ -236,13 +134,24 @@ def _save_tokenizer(checkpoint: Checkpoint, folder: BuildFolder) -> None:
     # File by file: the folder may hold something of the user's, and only whole files appear.
     with tempfile.TemporaryDirectory() as staging:
         checkpoint.tokenizer.save_pretrained(staging)
-        folder.tokenizer.mkdir(exist_ok=True)
+        make_folder(folder.tokenizer)
         for file in sorted(Path(staging).rglob("*")):
             if file.is_file():
                 write_bytes(folder.tokenizer / file.name, file.read_bytes())
 
 
-def _calibrate(config: BuildConfig, inputs: _Inputs, progress: Progress) -> CalibrationTable:
+def _known_table(folder: BuildFolder, checkpoint: Checkpoint) -> CalibrationTable | None:
+    """The table of an earlier build of the same model, if there is one."""
+    try:
+        return read_table(folder.calibration, checkpoint.fingerprint)
+    except CalibrationError:
+        return None
+
+
+def _calibrate(
+    config: BuildConfig, inputs: BuildInputs, known: CalibrationTable | None, progress: Progress
+) -> CalibrationTable:
+    """Calibrate, or take the known table where it was made from the very same rows."""
     examples = sample_examples(inputs.train, config.calib_samples, config.seed)
     if len(examples) < config.calib_samples:
         _LOG.warning(
@@ -251,9 +160,14 @@ def _calibrate(config: BuildConfig, inputs: _Inputs, progress: Progress) -> Cali
             config.calib_samples,
         )
     features = tokenize(
-        inputs.task, inputs.checkpoint.tokenizer, examples, inputs.buckets[-1], progress
+        inputs.task, inputs.checkpoint.tokenizer, examples, inputs.max_length, progress
     )
-    data = CalibrationSet(features, config.seed, fingerprint(features), config.calib_samples)
+    data = CalibrationSet(features, config.seed, fingerprint(features))
+    if known is not None and known.source == calibration_source(
+        inputs.checkpoint, inputs.task, data
+    ):
+        _LOG.info("calibration: the same model and rows as before, taken over")
+        return known
     return calibrate(inputs.checkpoint, inputs.task, data, progress)
 
 
@@ -276,21 +190,20 @@ def _write_precisions(
 
 
 def _compile(
-    config: BuildConfig, folder: BuildFolder, inputs: _Inputs, progress: Progress
+    config: BuildConfig, folder: BuildFolder, inputs: BuildInputs, progress: Progress
 ) -> tuple[list[EngineFile], dict[Precision, list[ProfileFusion]]]:
     engines: list[EngineFile] = []
     fusion: dict[Precision, list[ProfileFusion]] = {}
     if inputs.flavour is None:
         return engines, fusion
-    cross = inputs.flavour is Flavour.TENSORRT_RTX
     profiles = bucket_profiles(inputs.buckets, config.max_batch)
     for precision in config.precision:
-        for target in config.target if cross else (_GPU_TARGET,):
+        for target in inputs.targets:
             spec = EngineSpec(
                 onnx=folder.onnx(precision.value),
                 flavour=inputs.flavour,
                 profiles=profiles,
-                target=target if cross else None,
+                target=None if target == THIS_GPU else target,
             )
             with progress.status(f"Building {precision.value} engine for {target}"):
                 built = build_engine(spec)
@@ -307,22 +220,24 @@ def _compile(
                     seconds=round(built.seconds, 3),
                 )
             )
-            layers = parse_layers(built.log)
-            if layers:
-                expected = expected_fusion(read_onnx(spec.onnx))
-                fusion.setdefault(precision, []).extend(
-                    fusion_by_profile(layers, expected, profiles, target)
-                )
-            else:
-                _LOG.warning("the builder listed no layers: fusion of %s is unknown", path.name)
-    return engines, fusion
+            fusion.setdefault(precision, []).extend(_fusion(spec, built, target))
+    return engines, {precision: found for precision, found in fusion.items() if found}
 
 
-_GPU_TARGET = "gpu"
+def _fusion(spec: EngineSpec, built: BuiltEngine, target: str) -> tuple[ProfileFusion, ...]:
+    """What the builder's listing says; nothing where it cannot be read, since the plan is good."""
+    layers = parse_layers(built.log)
+    try:
+        return fusion_by_profile(
+            layers, expected_fusion(read_onnx(spec.onnx)), spec.profiles, target
+        )
+    except EngineError as error:
+        _LOG.warning("fusion of %s is unknown: %s", spec.onnx.name, error.message)
+        return ()
 
 
 def _evaluate(
-    config: BuildConfig, folder: BuildFolder, inputs: _Inputs, progress: Progress
+    config: BuildConfig, folder: BuildFolder, inputs: BuildInputs, progress: Progress
 ) -> list[Run]:
     profiles = bucket_profiles(inputs.buckets, config.max_batch)
     precisions = dict.fromkeys((Precision.FP32, *config.precision))
@@ -362,7 +277,7 @@ def _onnx_sizes(config: BuildConfig, folder: BuildFolder) -> dict[Precision, int
 
 
 def _write_manifest(
-    config: BuildConfig, folder: BuildFolder, inputs: _Inputs, clock: _Clock, parity: float
+    config: BuildConfig, folder: BuildFolder, inputs: BuildInputs, clock: _Clock, parity: float
 ) -> None:
     write_json(
         folder.manifest,

@@ -23,6 +23,7 @@ from export.onnx_export import input_names
 from export.sites import Site, SiteKind, encoder_sites
 
 _ORDER = "sorted by length"
+_BATCH_SIZE = 16
 
 # Lengths are padded to a multiple of this, so that a batch holds few tokens of padding.
 _LENGTH_STEP = 16
@@ -33,7 +34,7 @@ def calibrate(
     task: Task,
     data: CalibrationSet,
     progress: Progress | None = None,
-    batch_size: int = 16,
+    batch_size: int = _BATCH_SIZE,
 ) -> CalibrationTable:
     """Record the range of every activation site in one pass, in memory that does not grow.
 
@@ -87,17 +88,24 @@ def calibrate(
             real.positions = None if bool(mask.all()) else mask.nonzero().squeeze(1)
             checkpoint.model(**inputs)
     return CalibrationTable(
-        source=CalibrationSource(
-            model_fingerprint=checkpoint.fingerprint,
-            task=task.name,
-            data_fingerprint=data.fingerprint,
-            samples=rows,
-            seed=data.seed,
-            batch_size=batch_size,
-            order=_ORDER,
-            tools={name: version(name) for name in ("torch", "transformers", "nvidia-modelopt")},
-        ),
+        source=calibration_source(checkpoint, task, data, batch_size),
         sites={name: calibrator.histogram for name, calibrator in calibrators.items()},
+    )
+
+
+def calibration_source(
+    checkpoint: Checkpoint, task: Task, data: CalibrationSet, batch_size: int = _BATCH_SIZE
+) -> CalibrationSource:
+    """What `calibrate` records of its origin; an equal one stands for equal numbers."""
+    return CalibrationSource(
+        model_fingerprint=checkpoint.fingerprint,
+        task=task.name,
+        data_fingerprint=data.fingerprint,
+        samples=len(data.features.input_ids),
+        seed=data.seed,
+        batch_size=batch_size,
+        order=_ORDER,
+        tools={name: version(name) for name in ("torch", "transformers", "nvidia-modelopt")},
     )
 
 

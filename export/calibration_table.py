@@ -73,7 +73,7 @@ class CalibrationTable:
         except KeyError:
             raise CalibrationError(
                 f"calibration.json has no site '{site}'",
-                "calibrate again: `deploy build --force calibrate`, or delete calibration.json",
+                "delete it and build again, so that it is calibrated anew",
             ) from None
         if histogram.amax == 0.0:
             raise CalibrationError(
@@ -92,7 +92,10 @@ def _modelopt_amax(histogram: RangeHistogram, calibrator: Calibrator, fmt: Quant
 
     counts, edges = histogram.counts, histogram.edges()
     if calibrator.method is CalibrationMethod.PERCENTILE:
-        return float(modelopt._compute_amax_percentile(counts, edges, calibrator.percentile))
+        amax = float(modelopt._compute_amax_percentile(counts, edges, calibrator.percentile))
+        # ModelOpt answers with the lower edge of the bin, which is 0 for the first one: one value
+        # over 2,048 times the rest puts all others there.
+        return max(amax, float(edges[1]))
     if calibrator.method is CalibrationMethod.MSE:
         return _mse_amax(counts, edges, fmt)
     # ModelOpt overwrites the first bin in place.

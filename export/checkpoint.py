@@ -24,6 +24,9 @@ _HEAD_SUFFIX = {
 }
 
 
+# These number positions from pad_token_id + 1, so that many positions are never used.
+_POSITIONS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
+
 # Weights as pickle can run code on loading, so they are not even fetched.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
@@ -129,7 +132,13 @@ def _local_folder(source: str) -> Path:
     with _explained(source):
         # One request decides whether the hub answers; from_pretrained() retries for half a minute
         # before it says so. Without an answer, this takes what the cache has.
-        return Path(snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns="*/*"))
+        folder = Path(snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns="*/*"))
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"the hub repository '{source}' has no weights as safetensors",
+            "choose one that has; weights as pickle can run code on loading and are not fetched",
+        )
+    return folder
 
 
 def _check_folder(folder: Path) -> None:
@@ -144,7 +153,7 @@ def _check_folder(folder: Path) -> None:
     if pickles:
         raise CheckpointError(
             f"'{folder}' has weights only as pickle ({pickles[0]}), which can run code on loading",
-            "save it again with model.save_pretrained(folder, safe_serialization=True)",
+            "load it where you trust it, and save it again with model.save_pretrained(folder)",
         )
     raise CheckpointError(
         f"'{folder}' has a config.json but no weights (*.safetensors)",
@@ -160,11 +169,22 @@ def _check_head(source: str, config: Any, task: Task) -> None:
             f"'{source}' is a {names[0]}, but task '{task.name}' needs a model {suffix}",
             f"fine-tune the encoder for {task.name}, or choose the --task the model was made for",
         )
+    _check_labels(source, config, task)
+
+
+def _check_labels(source: str, config: Any, task: Task) -> None:
     if task.labels and config.num_labels != len(task.labels):
         raise UnsupportedModelError(
             f"'{source}' has {config.num_labels} labels, but task '{task.name}' has "
             f"{len(task.labels)}: {', '.join(task.labels)}",
             "choose the --task that the model was fine-tuned for",
+        )
+    names = [str(name).casefold() for name in config.id2label.values()]
+    if task.labels and names != list(task.labels) and sorted(names) == sorted(task.labels):
+        raise UnsupportedModelError(
+            f"'{source}' numbers its labels {', '.join(names)}, task '{task.name}' numbers them "
+            f"{', '.join(task.labels)}: every answer would count as its opposite",
+            "mend id2label in config.json if that is wrong, else swap the rows of the classifier",
         )
 
 
@@ -175,6 +195,19 @@ def _check_tokenizer(source: str, config: Any, tokenizer: Any) -> None:
         raise CheckpointError(
             f"'{source}' has no vocabulary (tokenizer.json or vocab.txt)",
             "save the tokenizer beside the model: tokenizer.save_pretrained(folder)",
+        )
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(
+            f"the tokenizer of '{source}' has no padding token",
+            "set tokenizer.pad_token, and save the tokenizer beside the model",
+        )
+    if config.model_type in _POSITIONS_FROM_PADDING and (
+        config.pad_token_id != tokenizer.pad_token_id
+    ):
+        raise CheckpointError(
+            f"'{source}' counts positions from padding token {config.pad_token_id}, but its "
+            f"tokenizer pads with {tokenizer.pad_token_id}",
+            "set pad_token_id in config.json to the tokenizer's",
         )
     if len(tokenizer) > config.vocab_size:
         raise CheckpointError(
@@ -282,9 +315,8 @@ def _is_connection_error(error: BaseException) -> bool:
 
 
 def _max_length(config: Any) -> int:
-    # RoBERTa-like models number positions from pad_token_id + 1, so that many are never used.
     positions = int(config.max_position_embeddings)
-    if config.model_type in {"roberta", "xlm-roberta", "camembert"}:
+    if config.model_type in _POSITIONS_FROM_PADDING:
         return positions - int(config.pad_token_id) - 1
     return positions
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # ModelOpt's default number of bins; percentile and mse then equal ModelOpt's on a single batch.
 BINS = 2048
 
+# histc counts in float32, which knows every integer up to here.
+_EXACT = 1 << 24
+
 
 @dataclass
 class RangeHistogram:
@@ -55,8 +58,9 @@ class RangeHistogram:
             self.upper = batch_amax
         while batch_amax > self.upper:
             self._double()
-        batch = torch.histc(magnitudes, bins=BINS, min=0, max=self.upper)
-        self.counts += batch.cpu().numpy().astype(np.int64)
+        for part in torch.split(magnitudes.flatten(), _EXACT):
+            batch = torch.histc(part, bins=BINS, min=0, max=self.upper)
+            self.counts += batch.cpu().numpy().astype(np.int64)
 
     def edges(self) -> NDArray[np.float64]:
         """Bin edges, [BINS + 1]."""

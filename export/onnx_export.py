@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from calib_data.tasks import Head
 from export.checkpoint import Checkpoint
 from export.errors import ExportError
-from export.sites import encoder_sites, name_matmuls
+from export.sites import SCOPES_KEY, encoder_sites, name_matmuls
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -112,8 +112,10 @@ def _describe(model: ir.Model, checkpoint: Checkpoint, head: Head) -> None:
             )
         }
     )
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        value.doc_string = None
+    for node in model.graph:
+        # The exporter's stack traces name files of the machine that exports.
+        for key in node.metadata_props.keys() - {SCOPES_KEY}:
+            del node.metadata_props[key]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def read_onnx(path: Path) -> ir.Model:
     except Exception as error:
         raise ExportError(
             f"cannot read '{path}' as ONNX: {type(error).__name__}: {error}",
-            "export it again with `deploy export`",
+            "build it again with `deploy build`",
         ) from error
 
 
@@ -45,14 +45,14 @@ def weight_bytes(model: ir.Model) -> int:
 def write_onnx(model: ir.Model, path: Path) -> None:
     """Write a model so that `path` is either absent, the old file, or the whole new one.
 
-    Weights over 2 GB go to `<name>.data` beside it, because protobuf cannot hold them.
+    Weights over 2 GB go to `<name>.data` beside it, because protobuf cannot hold them; that file
+    is written first and under its final name, so of such a pair only the graph is atomic.
 
     Raises:
         ExportError: The disk is full, or the folder cannot be written.
     """
     import onnx_ir as ir
 
-    # External data is found by its name, so a half-written pair must not use the final one.
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     data = path.with_name(f"{path.name}.data")
     try:
@@ -60,7 +60,8 @@ def write_onnx(model: ir.Model, path: Path) -> None:
             ir.save(model, temporary, external_data=data.name)
             _sync(data)
         else:
-            ir.save(model, temporary)
+            # A graph that was read from a large file still points at that file's data.
+            ir.save(ir.external_data.load_to_model(model), temporary)
             data.unlink(missing_ok=True)
         _sync(temporary)
         temporary.replace(path)
@@ -86,7 +87,7 @@ def check_onnx(path: Path) -> None:
     except Exception as error:
         raise ExportError(
             f"onnx.checker refuses '{path}': {str(error).strip().splitlines()[0]}",
-            "export it again with `deploy export`; if that repeats, compare the versions that "
+            "build it again with `deploy build`; if that repeats, compare the versions that "
             "`deploy doctor` prints with the ranges in pyproject.toml",
         ) from error
 

@@ -90,7 +90,7 @@ def _cast_tensor(name: str, tensor: ir.TensorProtocol, target: FloatType) -> ir.
         raise PrecisionError(
             f"constant '{name}' holds {largest:g}, which {target.value} cannot (its largest number "
             f"is {target.max_value:g})",
-            "build with --high-precision bf16",
+            "leave fp16 out of --precision, and build the others with --high-precision bf16",
         )
     return ir.tensor(values.astype(target.numpy))
 

@@ -8,7 +8,6 @@ all four operands of attention or on none. Symmetric, zero point 0, standard ONN
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ def graph_sites(model: ir.Model) -> tuple[Site, ...]:
         return encoder_sites(architecture, int(model.metadata_props[f"{METADATA_PREFIX}layers"]))
     except KeyError as missing:
         raise ExportError(
-            f"the ONNX model lacks the metadata {missing}", "export it with `deploy export`"
+            f"the ONNX model lacks the metadata {missing}", "export it with `deploy build`"
         ) from None
 
 
@@ -225,8 +224,3 @@ def _constant(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value
 def _drop_unused_weights(model: ir.Model) -> None:
     for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
         del model.graph.initializers[name]
-
-
-def scales_by_site(scales: Iterable[SiteScale]) -> dict[str, NDArray[np.float64]]:
-    """Site name to scale."""
-    return {scale.site: scale.scale for scale in scales}

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 SCORES = "scores"
 CONTEXT = "context"
 
-_SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+# Where the exporter notes the torch modules that a node came from.
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 
 
 class SiteKind(str, Enum):
@@ -175,7 +176,7 @@ def name_matmuls(model: ir.Model, sites: Iterable[Site]) -> None:
 def module_path(node: ir.Node) -> str:
     """Path of the torch module that a node was exported from, "" where the exporter kept none."""
     # A Python list literal: every module on the way down, then the name of the torch call.
-    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES_KEY, "[]"))
+    scopes = ast.literal_eval(node.metadata_props.get(SCOPES_KEY, "[]"))
     return str(scopes[-2]) if len(scopes) >= 2 else ""
 
 
@@ -229,6 +230,6 @@ def _input(node: ir.Node, index: int, site: Site) -> ir.Value:
 def _untied(site: Site, reason: str) -> SiteError:
     return SiteError(
         f"site '{site.name}' cannot be tied to the ONNX graph: {reason}",
-        "export the checkpoint again with `deploy export`; eager attention and the "
-        "torch.export-based exporter are required",
+        "compare the torch and transformers versions that `deploy doctor` prints with the ranges "
+        "in pyproject.toml",
     )

@@ -42,7 +42,7 @@ def command(
         Text,
         typer.Option(
             help="Compute capabilities to build for, without a GPU (tensorrt-rtx).",
-            show_default="sm89",
+            show_default="this GPU's, or sm89",
         ),
     ] = None,
     backend: Annotated[

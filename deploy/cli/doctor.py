@@ -35,4 +35,4 @@ def command(
         table.add_row(name, version or "not installed")
     result_console().print(table)
     if not found["tensorrt_flavours"]:
-        typer.echo("no TensorRT: pip install 'bert-trt-deploy[rtx]' builds engines anywhere")
+        typer.echo("no TensorRT: pip install tensorrt-rtx-cu13 builds engines anywhere")

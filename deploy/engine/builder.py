@@ -36,9 +36,9 @@ class Flavour(str, Enum):
         return self.value.replace("-", "_")
 
     @property
-    def extra(self) -> str:
-        """The extra of this package that installs it."""
-        return "tensorrt" if self is Flavour.TENSORRT else "rtx"
+    def package(self) -> str:
+        """The distribution that installs it."""
+        return f"{self.value}-cu13"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _import(flavour: Flavour) -> Any:
     except ImportError as error:
         raise EngineError(
             f"{flavour.value} is not installed: {error}",
-            f"pip install 'bert-trt-deploy[{flavour.extra}]', or use --engine none",
+            f"pip install {flavour.package}, or use --engine none",
         ) from error
 
 

@@ -66,13 +66,13 @@ class ExpectedFusion:
     Attributes:
         gemms: Modules whose MatMul has two quantized operands.
         attentions: Every attention module.
-        quantized_attention: Whether the attentions' operands are quantized.
+        quantized_attentions: Those of them whose operands are quantized.
         datatype: The builder's name of the 8-bit type; None where nothing is quantized.
     """
 
     gemms: tuple[str, ...]
     attentions: tuple[str, ...]
-    quantized_attention: bool
+    quantized_attentions: frozenset[str]
     datatype: str | None
 
 
@@ -130,12 +130,12 @@ def expected_fusion(model: ir.Model) -> ExpectedFusion:
             gemms.append(module)
             datatypes.add(_BUILDER_TYPES[codes])
     attentions = tuple(site.modules[0] for site in sites if site.kind is SiteKind.ATTENTION_Q)
-    attention_codes = {_codes(by_name[f"{module}.{SCORES}"]) for module in attentions}
-    datatypes |= {_BUILDER_TYPES[codes] for codes in attention_codes if codes is not None}
+    codes_of = {module: _codes(by_name[f"{module}.{SCORES}"]) for module in attentions}
+    datatypes |= {_BUILDER_TYPES[codes] for codes in codes_of.values() if codes is not None}
     return ExpectedFusion(
         gemms=tuple(gemms),
         attentions=attentions,
-        quantized_attention=attention_codes != {None},
+        quantized_attentions=frozenset(m for m, codes in codes_of.items() if codes is not None),
         datatype=datatypes.pop() if datatypes else None,
     )
 
@@ -179,11 +179,17 @@ def _fusion(
         for module in expected.gemms
         if any(_is_quantized_gemm(layer, module, expected.datatype) for layer in layers)
     }
-    attention_type = expected.datatype if expected.quantized_attention else None
     attentions = {
         module
         for module in expected.attentions
-        if any(_is_fused_attention(layer, module, attention_type) for layer in layers)
+        if any(
+            _is_fused_attention(
+                layer,
+                module,
+                expected.datatype if module in expected.quantized_attentions else None,
+            )
+            for layer in layers
+        )
     }
     return ProfileFusion(
         target=target,

@@ -45,9 +45,12 @@ def drop_gates(
 def fusion_gates(
     fusion: Mapping[Precision, Sequence[ProfileFusion]], precisions: Sequence[Precision]
 ) -> tuple[Gate, ...]:
-    """Every quantized GEMM and every attention fused, in the worst profile of each precision."""
+    """Every GEMM and attention that is quantized fused, in the worst profile of each precision.
+
+    FP32 and FP16 engines promise no 8-bit kernel, so there is nothing to hold them to.
+    """
     gates = []
-    for precision in precisions:
+    for precision in (each for each in precisions if each.quantized):
         profiles = fusion.get(precision, ())
         worst = worst_profile(profiles)
         found = None if worst is None else worst.quantized_gemms + worst.fused_attention

@@ -18,7 +18,7 @@ from deploy.artifacts import BuildFolder, open_build_folder, read_json
 from deploy.cli.output import LogLevel, error_console, only_results_on_stdout, set_up_logging
 
 HEAVY = ("torch", "transformers", "modelopt", "onnxruntime", "datasets", "sklearn", "tensorrt")
-QUICK = ("--engine", "none", "--calib-samples", "4", "--buckets", "16")
+QUICK = ("--engine", "none", "--calib-samples", "4", "--buckets", "128")
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,7 @@ def test_a_gate_that_does_not_hold_is_exit_3(checkpoint, data_dir, tmp_path, run
     # Without an engine nothing is known to be fused, whatever the numbers.
     ran = run_cli(
         *("build", "--model", checkpoint, "--task", "sst2", "--data-dir", data_dir, *QUICK),
-        *("--precision", "fp16", "--require-fusion", "--max-drop", "0.99", "--limit", "3"),
+        *("--precision", "fp8", "--require-fusion", "--max-drop", "0.99", "--limit", "3"),
         *("--out", tmp_path / "a[b]"),
     )
     assert ran.code == 3

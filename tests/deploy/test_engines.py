@@ -32,7 +32,7 @@ from export.recipe import PRESETS, recipe_from_dict, recipe_to_dict
 
 pytestmark = pytest.mark.skipif(
     Flavour.TENSORRT_RTX not in installed_flavours(),
-    reason="needs tensorrt-rtx: pip install 'bert-trt-deploy[rtx]'",
+    reason="needs tensorrt-rtx: pip install tensorrt-rtx-cu13",
 )
 
 TASK = get_task("sst2")
@@ -60,11 +60,19 @@ def graphs(tmp_path_factory) -> Graphs:
     rng = np.random.default_rng(0)
     ids = tuple(rng.integers(4, VOCABULARY, 20) for _ in range(8))
     features = Features(ids, tuple(np.zeros_like(row) for row in ids), np.arange(8), ())
-    table = calibrate(checkpoint, TASK, CalibrationSet(features, 0, fingerprint(features), 8))
+    table = calibrate(checkpoint, TASK, CalibrationSet(features, 0, fingerprint(features)))
     without_attention = recipe_from_dict(
         {**recipe_to_dict(PRESETS["fp8"]), "exclude": ["*.attention.self.[qkpv]"]}
     )
-    recipes = {"fp8": PRESETS["fp8"], "int8": PRESETS["int8"], "linears": without_attention}
+    without_one = recipe_from_dict(
+        {**recipe_to_dict(PRESETS["fp8"]), "exclude": ["*.1.attention.self.[qkpv]"]}
+    )
+    recipes = {
+        "fp8": PRESETS["fp8"],
+        "int8": PRESETS["int8"],
+        "linears": without_attention,
+        "one": without_one,
+    }
     for name in ("fp16", *recipes):
         model = read_onnx(graphs["fp32"])
         if name in recipes:
@@ -123,8 +131,15 @@ def test_merged_projections_count_as_three(graphs):
 
 def test_linears_alone_leave_attention_fused_in_high_precision(graphs):
     expected = expected_fusion(read_onnx(graphs["linears"]))
-    assert not expected.quantized_attention
+    assert not expected.quantized_attentions
     assert all(each.complete for each in fusion(graphs["linears"]))
+
+
+def test_one_attention_left_in_high_precision_is_held_to_that(graphs):
+    expected = expected_fusion(read_onnx(graphs["one"]))
+    assert expected.quantized_attentions == {"bert.encoder.layer.0.attention.self"}
+    for each in fusion(graphs["one"]):
+        assert (each.fused_attention, each.complete) == (2, True)
 
 
 def test_fp16_engine_promises_no_8_bit_gemm(graphs):
@@ -166,4 +181,4 @@ def test_missing_flavour_says_how_to_install_it(monkeypatch, graphs):
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
     with pytest.raises(EngineError, match="tensorrt is not installed") as error:
         build_engine(EngineSpec(graphs["fp16"], Flavour.TENSORRT, STATIC, None))
-    assert "bert-trt-deploy[tensorrt]" in error.value.remedy
+    assert "pip install tensorrt-cu13" in error.value.remedy

@@ -33,6 +33,12 @@ def test_fusion_is_judged_by_the_worst_profile():
     assert (gate.limit, gate.value, gate.passed) == (14.0, 12.0, False)
 
 
+def test_precisions_without_8_bit_kernels_are_not_held_to_any():
+    profiles = [fused(SHORT, 12, 2)]
+    gates = fusion_gates({Precision.FP8: profiles}, [Precision.FP32, Precision.FP16, Precision.FP8])
+    assert [gate.name for gate in gates] == ["fusion.fp8"]
+
+
 def test_unknown_fusion_does_not_pass():
     (gate,) = fusion_gates({}, [Precision.FP8])
     assert gate.value is None

@@ -1,19 +1,15 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import sklearn.metrics
 
-from calib_data.batching import bucketed_batches, collate
-from calib_data.features import Features, tokenize
-from calib_data.sources import load_examples
-from calib_data.tasks import TASKS, QuestionExample, Split, TextExample
+from calib_data.features import Features
+from calib_data.tasks import TASKS, QuestionExample, TextExample
 from deploy.errors import EvaluationError
 from deploy.evaluate.metrics import CLASS_METRICS
 from deploy.evaluate.predictions import ClassPredictions, predict_from_outputs, score
 
-SHARED = Path(__file__).parents[2] / "../shared"
 SKLEARN = {"accuracy": sklearn.metrics.accuracy_score, "f1": sklearn.metrics.f1_score}
 
 
@@ -88,25 +84,3 @@ def test_outputs_that_cannot_be_judged_are_refused(outputs, complaint):
     with pytest.raises(EvaluationError) as caught:
         predict_from_outputs(TASKS["mrpc"], examples_of(0, 1), rows_of(3, 4), arrays)
     assert complaint in caught.value.message
-
-
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
-def test_real_model_gets_its_known_number_of_sst2_rows_right():
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    task, folder = TASKS["sst2"], SHARED / "checkpoints/minilm-sst2"
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    examples = load_examples(task, Split.DEV, SHARED / "data")
-    features = tokenize(task, tokenizer, examples, task.max_length)
-    logits = [np.empty(0, dtype=np.float32)] * len(features.input_ids)
-    for batch in bucketed_batches(features.lengths, task.buckets, 32):
-        arrays = collate(features, batch, tokenizer.pad_token_id)
-        with torch.inference_mode():
-            output = model(**{name: torch.from_numpy(a) for name, a in arrays.items()}).logits
-        for row, values in zip(batch.rows, output.numpy(), strict=True):
-            logits[row] = values
-    predictions = predict_from_outputs(task, examples, features, {"logits": logits})
-    assert score(task, examples, predictions) == {"accuracy": 778 / 872}

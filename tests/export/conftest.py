@@ -35,7 +35,7 @@ def random_rows(seed: int, count: int = 12, longest: int = 40) -> CalibrationSet
     rng = np.random.default_rng(seed)
     ids = tuple(rng.integers(4, VOCABULARY, length) for length in rng.integers(8, longest, count))
     features = Features(ids, tuple(np.zeros_like(row) for row in ids), np.arange(count), ())
-    return CalibrationSet(features, seed, fingerprint(features), count)
+    return CalibrationSet(features, seed, fingerprint(features))
 
 
 def export_random(folder: Path, **options: object) -> Exported:

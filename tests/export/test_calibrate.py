@@ -84,6 +84,14 @@ def test_percentile_equals_modelopt_on_a_single_batch():
     assert amax < np.abs(HEAVY_TAILED).max()
 
 
+def test_percentile_is_never_zero_however_far_an_outlier_lies():
+    values = np.full(200_000, 0.01, np.float32)
+    values[:3] = 200.0
+    calibrator = Calibrator(CalibrationMethod.PERCENTILE, 99.99)
+    amax = table_of(values).amax("site", calibrator, QuantFormat.INT8)
+    assert 0.01 <= amax <= 200.0 / 1024
+
+
 @pytest.mark.parametrize("fmt", list(QuantFormat))
 def test_mse_finds_the_amax_of_least_error(fmt):
     """Against a search on the values themselves; bins blur the minimum, which is flat."""

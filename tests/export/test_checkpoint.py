@@ -86,7 +86,7 @@ def test_pickled_weights_are_not_opened(broken: Path) -> None:
     (broken / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
     with pytest.raises(CheckpointError, match="pickle") as error:
         load_checkpoint(str(broken), SST2)
-    assert "safe_serialization" in error.value.remedy
+    assert "save_pretrained" in error.value.remedy
 
 
 @pytest.mark.parametrize("keep", [0, 5, 2000])
@@ -125,6 +125,36 @@ def test_wrong_number_of_labels(tmp_path: Path) -> None:
     folder = save_random_checkpoint(tmp_path, labels=5)
     with pytest.raises(UnsupportedModelError, match="has 5 labels"):
         load_checkpoint(str(folder), SST2)
+
+
+def test_labels_in_another_order_would_turn_every_answer_round(broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    config["id2label"] = {"0": "POSITIVE", "1": "NEGATIVE"}
+    (broken / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModelError, match="numbers its labels positive, negative"):
+        load_checkpoint(str(broken), SST2)
+
+
+def test_label_names_in_capitals_are_the_same_labels(broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    config["id2label"] = {"0": "NEGATIVE", "1": "POSITIVE"}
+    (broken / "config.json").write_text(json.dumps(config))
+    assert load_checkpoint(str(broken), SST2).layers == 2
+
+
+def test_tokenizer_that_cannot_pad(broken: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(broken)
+    with pytest.raises(CheckpointError, match="no padding token"):
+        load_checkpoint(str(broken), SST2)
+
+
+def test_missing_tokenizer_is_not_made_up(broken: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (broken / name).unlink()
+    with pytest.raises(CheckpointError, match=r"cannot load|no vocabulary"):
+        load_checkpoint(str(broken), SST2)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model_type": 3}'])

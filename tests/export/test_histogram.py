@@ -42,6 +42,14 @@ def test_zeros_before_the_first_value_are_counted_as_zeros():
     assert histogram.counts.sum() == 9
 
 
+def test_counts_more_values_in_one_bin_than_float32_can_count():
+    histogram = RangeHistogram()
+    values = torch.full(((1 << 24) + 1000,), 0.001)
+    values[0] = 1.0
+    histogram.update(values)
+    assert histogram.counts.sum() == values.numel()
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_refuses_what_has_no_range(bad):
     with pytest.raises(ValueError, match="cannot count"):

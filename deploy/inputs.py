@@ -1,0 +1,167 @@
+"""What a build works on: read, and checked against each other, before anything is written."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from calib_data.demo.model import ensure_demo_model
+from calib_data.errors import UsageError
+from calib_data.features import tokenize
+from calib_data.progress import Progress
+from calib_data.sources import load_examples
+from calib_data.tasks import Examples, Split, Task, get_task
+from deploy.config import DEMO, BuildConfig, EngineChoice
+from deploy.engine.builder import Flavour, installed_flavours, supported_targets
+from deploy.engine.profiles import MIN_FP8_SEQUENCE
+from deploy.engine.session import Precision
+from deploy.environment import gpu_names, gpu_targets
+from deploy.errors import EngineError
+from deploy.evaluate.harness import EvaluationSet
+from export.checkpoint import Checkpoint, load_checkpoint
+from export.recipe import select_sites
+from export.sites import encoder_sites
+
+_LOG = logging.getLogger(__name__)
+
+# The target of a builder that builds for the GPU it runs on.
+THIS_GPU = "gpu"
+
+# Built for where there is no GPU to ask.
+_DEFAULT_TARGET = "sm89"
+
+# Where E4M3 tensor cores begin (CUDA C++ Programming Guide, table of tensor core types).
+_FP8_TARGET = 89
+
+
+@dataclass(frozen=True)
+class BuildInputs:
+    """Everything that a build reads.
+
+    Attributes:
+        task: The task.
+        checkpoint: The model.
+        max_length: Tokens at which an input is cut or windowed.
+        buckets: Sequence buckets, ascending.
+        dev: What every precision is judged on.
+        train: Training examples to calibrate on; empty where nothing is quantized.
+        flavour: Which TensorRT builds engines; None builds none.
+        targets: Compute capabilities to build for, or `THIS_GPU`.
+    """
+
+    task: Task
+    checkpoint: Checkpoint
+    max_length: int
+    buckets: tuple[int, ...]
+    dev: EvaluationSet
+    train: Examples
+    flavour: Flavour | None
+    targets: tuple[str, ...]
+
+
+def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
+    """Read model and data, and refuse what cannot be built.
+
+    Raises:
+        ToolchainError: Whatever the user has to mend; see its remedy.
+    """
+    task = get_task(config.task)
+    flavour = _flavour(config)
+    targets = _targets(config, flavour)
+    dev = load_examples(task, Split.DEV, config.data_dir)
+    quantizes = any(precision.quantized for precision in config.precision)
+    train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if quantizes else ()
+    if config.limit is not None:
+        dev = dev[: config.limit]
+    source = str(ensure_demo_model(progress)) if config.model == DEMO else config.model
+    with progress.status(f"Loading {config.model}"):
+        checkpoint = load_checkpoint(source, task)
+    for precision in config.precision:
+        if precision.quantized:
+            sites = encoder_sites(checkpoint.architecture, checkpoint.layers)
+            select_sites(config.recipe_for(precision), sites)
+    buckets = _buckets(config, task, checkpoint)
+    max_length = min(task.max_length, checkpoint.max_length, buckets[-1])
+    features = tokenize(task, checkpoint.tokenizer, dev, max_length, progress)
+    return BuildInputs(
+        task=task,
+        checkpoint=checkpoint,
+        max_length=max_length,
+        buckets=buckets,
+        dev=EvaluationSet(task, dev, features, checkpoint.tokenizer.pad_token_id),
+        train=train,
+        flavour=flavour,
+        targets=targets,
+    )
+
+
+def _flavour(config: BuildConfig) -> Flavour | None:
+    installed = installed_flavours()
+    if config.engine is EngineChoice.NONE:
+        return None
+    if config.engine is EngineChoice.AUTO:
+        # Datacenter TensorRT cannot even create a builder without a GPU.
+        usable = [f for f in installed if f is Flavour.TENSORRT_RTX or gpu_names()]
+        if not usable:
+            _LOG.warning("no TensorRT is installed that can build here: no engine is built")
+            return None
+        return usable[0]
+    flavour = Flavour(config.engine.value)
+    if flavour not in installed:
+        raise EngineError(
+            f"--engine {flavour.value}: it is not installed",
+            f"pip install {flavour.package}, or use --engine none",
+        )
+    if flavour is Flavour.TENSORRT and not gpu_names():
+        raise EngineError(
+            "--engine tensorrt: no NVIDIA GPU is visible, and it needs one even to build",
+            "use --engine tensorrt-rtx or --engine none here",
+        )
+    return flavour
+
+
+def _targets(config: BuildConfig, flavour: Flavour | None) -> tuple[str, ...]:
+    if flavour is not Flavour.TENSORRT_RTX:
+        return (THIS_GPU,)
+    known = supported_targets(flavour)
+    here = tuple(target for target in gpu_targets() if target in known)
+    targets = config.target or here or (_DEFAULT_TARGET,)
+    for target in targets:
+        if target not in known:
+            raise UsageError(
+                f"{flavour.value} cannot build for '{target}'",
+                f"use --target with any of: {', '.join(known)}",
+            )
+        if Precision.FP8 in config.precision and int(target.removeprefix("sm")) < _FP8_TARGET:
+            raise UsageError(
+                f"--target {target} has no FP8 tensor cores",
+                "use --target sm89 or newer, or --precision int8",
+            )
+    return targets
+
+
+def _buckets(config: BuildConfig, task: Task, checkpoint: Checkpoint) -> tuple[int, ...]:
+    """The sequence buckets: those asked for, or the task's as far as the model has positions."""
+    longest = min(task.max_length, checkpoint.max_length)
+    if config.buckets is None:
+        return (*(bucket for bucket in task.buckets if bucket < longest), longest)
+    if config.buckets[-1] > checkpoint.max_length:
+        raise UsageError(
+            f"bucket {config.buckets[-1]} exceeds the {checkpoint.max_length} positions of the "
+            "model",
+            f"use --buckets up to {checkpoint.max_length}",
+        )
+    if Precision.FP8 in config.precision and config.buckets[0] < MIN_FP8_SEQUENCE:
+        _LOG.warning(
+            "bucket %d: FP8 attention does not fuse below %d tokens",
+            config.buckets[0],
+            MIN_FP8_SEQUENCE,
+        )
+    if config.buckets[-1] < longest:
+        _LOG.warning(
+            "inputs are cut at %d tokens, the largest bucket; %s is defined with %d",
+            config.buckets[-1],
+            task.name,
+            longest,
+        )
+    return config.buckets
