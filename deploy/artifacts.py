@@ -34,7 +34,8 @@ _OWN = (
     "tokenizer/*",
 )
 
-_RESULTS_VERSION = 1
+# Of results.json and manifest.json.
+SCHEMA_VERSION = 1
 
 # How `write_bytes` and `export.onnx_file` name a file that is not yet whole.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
@@ -196,9 +197,9 @@ def read_results(folder: BuildFolder) -> dict[str, Any]:
     """
     results = read_json(folder.results)
     version = results.get("schema_version") if isinstance(results, dict) else None
-    if version != _RESULTS_VERSION:
+    if version != SCHEMA_VERSION:
         raise BuildFolderError(
-            f"'{folder.results}' has schema version {version}, not {_RESULTS_VERSION}",
+            f"'{folder.results}' has schema version {version}, not {SCHEMA_VERSION}",
             "build it again with this version of `deploy build`",
         )
     return dict(results)

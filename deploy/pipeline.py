@@ -16,6 +16,7 @@ from calib_data.progress import Progress, SilentProgress
 from calib_data.sampler import CalibrationSet, fingerprint, sample_examples
 from calib_data.tasks import Task
 from deploy.artifacts import (
+    SCHEMA_VERSION,
     BuildFolder,
     check_writable,
     clear_previous,
@@ -282,7 +283,7 @@ def _write_manifest(
     write_json(
         folder.manifest,
         {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "config": config_to_dict(config),
             "model_fingerprint": inputs.checkpoint.fingerprint,
             "data_fingerprint": fingerprint(inputs.dev.features),

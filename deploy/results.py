@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from deploy.artifacts import SCHEMA_VERSION
 from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.layers import ProfileFusion
 from deploy.engine.session import Precision
@@ -13,8 +14,6 @@ from deploy.evaluate.compare import Comparison
 from deploy.evaluate.gates import Gate, worst_profile
 from deploy.evaluate.harness import Run
 from export.recipe import recipe_to_dict
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ def test_a_gate_that_does_not_hold_is_exit_3(checkpoint, data_dir, tmp_path, run
     )
     assert ran.code == 3
     assert "3 examples" in ran.out
-    assert re.search(r"^gate fusion\.fp16: unknown, .*: does not hold$", ran.out, re.MULTILINE)
-    assert re.search(r"^gate max_drop\.fp16\.accuracy: .*: holds$", ran.out, re.MULTILINE)
+    assert re.search(r"^gate fusion\.fp8: unknown, .*: does not hold$", ran.out, re.MULTILINE)
+    assert re.search(r"^gate max_drop\.fp8\.accuracy: .*: holds$", ran.out, re.MULTILINE)
     assert f"report: {tmp_path}/a[b]/report.md" in ran.out
     assert "does not hold" in (tmp_path / "a[b]" / "report.md").read_text(encoding="utf-8")
 
