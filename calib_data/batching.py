@@ -71,7 +71,7 @@ def collate(features: Features, batch: Batch, pad_token_id: int) -> dict[str, ND
         `input_ids`, `attention_mask` (1 on tokens) and `token_type_ids`, int64 [batch, length].
     """
     shape = (len(batch.rows), batch.length)
-    arrays = {
+    arrays: dict[str, NDArray[np.int64]] = {
         "input_ids": np.full(shape, pad_token_id, dtype=np.int64),
         "attention_mask": np.zeros(shape, dtype=np.int64),
         "token_type_ids": np.zeros(shape, dtype=np.int64),

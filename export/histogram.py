@@ -64,7 +64,7 @@ class RangeHistogram:
 
     def edges(self) -> NDArray[np.float64]:
         """Bin edges, [BINS + 1]."""
-        return np.linspace(0.0, self.upper, BINS + 1)
+        return np.linspace(0.0, self.upper, BINS + 1, dtype=np.float64)
 
     def _double(self) -> None:
         self.upper *= 2

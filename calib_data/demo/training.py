@@ -95,10 +95,11 @@ def train_into(folder: Path, recipe: Recipe, progress: Progress) -> None:
 
 
 def _new_model(recipe: Recipe, vocabulary_size: int) -> Any:
-    from transformers import BertConfig, BertForSequenceClassification
+    import transformers
 
+    library: Any = transformers  # its classes are untyped in some releases
     labels = get_task("demo").labels
-    config = BertConfig(
+    config = library.BertConfig(
         vocab_size=vocabulary_size,
         hidden_size=recipe.hidden,
         num_hidden_layers=recipe.layers,
@@ -112,7 +113,7 @@ def _new_model(recipe: Recipe, vocabulary_size: int) -> Any:
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
     )
-    return BertForSequenceClassification(config)
+    return library.BertForSequenceClassification(config)
 
 
 def _batches(rows: Sequence[_Row], recipe: Recipe) -> list[list[_Row]]:
