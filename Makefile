@@ -4,18 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= out/demo
+# Two processes of one thread each: two threads in each would wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test lint clean
 
 demo: $(STAMP)  ## Train the demo model, build and check its FP8 and INT8 engines.
 	$(BIN)/deploy build --model demo --task demo --precision fp8,int8,fp16 \
 		--require-fusion --out $(OUT)
 
 test: $(STAMP) lint  ## Lint, type-check and run the fast tests.
-	$(BIN)/python -m pytest
-
-test-slow: $(STAMP)  ## Every test, the ones that take minutes included.
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -159,3 +159,5 @@ def _silence_libraries() -> None:
         os.environ.setdefault(variable, "error")
     # Every library logs below the root logger, unless it has set a level of its own.
     logging.getLogger().setLevel(logging.ERROR)
+    # A CUDA build of torch warns here on every machine without a GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
