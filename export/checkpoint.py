@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calib_data.errors import NetworkError, ToolchainError
+from calib_data.quiet import quiet_transformers
 from calib_data.tasks import Head, Task
 from export.architectures import Architecture, get_architecture
 from export.errors import CheckpointError, UnsupportedModelError
@@ -229,7 +230,7 @@ def _load(source: Path, task: Task) -> tuple[nn.Module, Any]:
         Head.SEQUENCE_CLASSIFICATION: AutoModelForSequenceClassification,
         Head.QUESTION_ANSWERING: AutoModelForQuestionAnswering,
     }[task.head]
-    with _quiet_transformers():
+    with quiet_transformers():
         model, info = auto.from_pretrained(
             source,
             # The checkpoint's own type would make the reference silently FP16.
@@ -252,24 +253,6 @@ def _load(source: Path, task: Task) -> tuple[nn.Module, Any]:
             "save it with a tokenizer.json: AutoTokenizer.from_pretrained(...).save_pretrained()",
         )
     return model.eval(), tokenizer
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep loading reports and bars of transformers off the terminal; errors still raise."""
-    import transformers.utils.logging
-
-    hf_logging: Any = transformers.utils.logging
-    verbosity = hf_logging.get_verbosity()
-    bars = hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        if bars:
-            hf_logging.enable_progress_bar()
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from calib_data.demo.corpus import train_examples
 from calib_data.demo.vocabulary import build_vocabulary
 from calib_data.progress import Progress
+from calib_data.quiet import quiet_transformers
 from calib_data.tasks import get_task
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def train_into(folder: Path, recipe: Recipe, progress: Progress) -> None:
         _Row(tuple(encoding.ids), example.label)
         for encoding, example in zip(encodings, examples, strict=True)
     ]
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _quiet_transformers():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), quiet_transformers():
         torch.manual_seed(recipe.seed)
         model = _new_model(recipe, len(vocabulary))
         _fit(model, rows, recipe, progress)
@@ -172,20 +172,3 @@ def _loss(model: Any, batch: Sequence[_Row]) -> torch.Tensor:
 def _padded(values: Sequence[int], length: int) -> list[int]:
     # Zero is the id of [PAD] and the mask of a token that is not there.
     return [*values, *[0] * (length - len(values))]
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep the library's progress bars and warnings off the terminal, then restore its settings."""
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -303,7 +303,7 @@ def test_standard_output_is_given_back_after_an_error(capfd):
 @pytest.mark.parametrize("level", [LogLevel.WARNING, LogLevel.ERROR])
 def test_libraries_are_quiet_and_this_project_is_not(level, run_cli, capfd):
     set_up_logging(level, error_console())
-    logging.getLogger("some.library").warning("noise")
+    logging.getLogger("some_library").warning("noise")
     warnings.warn("noise", stacklevel=1)
     logging.getLogger("deploy.pipeline").warning("100 %% [bold] of %s", "it")
     captured = capfd.readouterr()
