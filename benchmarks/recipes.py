@@ -1,4 +1,4 @@
-"""Compare calibrators on held-back TRAINING rows, the evidence that default recipes rest on.
+"""Compare recipes on held-back TRAINING rows, the evidence that the defaults rest on.
 
 For each candidate: how far the outputs move from FP32 (relative error in the Frobenius norm), and
 on how many rows the prediction stays the same. The development set is never read.
@@ -46,7 +46,7 @@ from export.recipe import (
     QuantFormat,
     QuantRecipe,
 )
-from export.sites import ATTENTION_KINDS, SiteKind
+from export.sites import SiteKind
 from export.verify import relative_error
 
 _CALIBRATORS = (
@@ -60,23 +60,18 @@ _CALIBRATORS = (
 
 
 def candidates(fmt: QuantFormat) -> Iterator[QuantRecipe]:
-    """Every calibrator on all sites; for INT8, percentiles also beside max on attention."""
+    """Every calibrator on all sites, as the graph is and with attention centered."""
     base = PRESETS[fmt.value]
     for calibrator in _CALIBRATORS:
         if fmt is QuantFormat.FP8 and calibrator.method is CalibrationMethod.ENTROPY:
             continue
-        everywhere = {
+        kinds = {
             kind: how if kind is SiteKind.LINEAR_WEIGHT else KindRecipe(calibrator)
             for kind, how in base.kinds.items()
         }
-        yield replace(base, name=str(calibrator), kinds=everywhere)
-        if fmt is QuantFormat.FP8 or calibrator.method is not CalibrationMethod.PERCENTILE:
-            continue
-        linears = {
-            kind: KindRecipe() if kind in ATTENTION_KINDS else how
-            for kind, how in everywhere.items()
-        }
-        yield replace(base, name=f"{calibrator}, attention max", kinds=linears)
+        for centered in (False, True):
+            name = f"{calibrator}, centered" if centered else str(calibrator)
+            yield replace(base, name=name, kinds=kinds, center_attention=centered)
 
 
 def main() -> None:
@@ -92,11 +87,11 @@ def main() -> None:
     options = parser.parse_args()
     rows = measure(options)
     table = Table(title=f"{options.model}, {options.task}, {options.rows} held-back training rows")
-    for column in ("format", "calibrator", "relative error", "agreement %"):
+    for column in ("format", "recipe", "relative error", "agreement %"):
         table.add_column(column)
     for row in rows:
         table.add_row(
-            row["format"], row["calibrator"], f"{row['error']:.4f}", f"{100 * row['agreement']:.2f}"
+            row["format"], row["recipe"], f"{row['error']:.4f}", f"{100 * row['agreement']:.2f}"
         )
     Console().print(table)
     if options.json:
@@ -143,7 +138,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 rows.append(
                     {
                         "format": fmt.value,
-                        "calibrator": recipe.name,
+                        "recipe": recipe.name,
                         "error": relative_error(_flat(outputs), _flat(reference)),
                         "agreement": compare(task, held_back, before, after).agreement,
                     }

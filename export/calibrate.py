@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +17,7 @@ from calib_data.progress import Progress, SilentProgress
 from calib_data.sampler import CalibrationSet
 from calib_data.tasks import Task
 from export.calibration_table import CalibrationSource, CalibrationTable
+from export.centering import attention_names
 from export.checkpoint import Checkpoint
 from export.errors import CalibrationError, SiteError
 from export.onnx_export import input_names
@@ -38,6 +39,8 @@ def calibrate(
 ) -> CalibrationTable:
     """Record the range of every activation site in one pass, in memory that does not grow.
 
+    One batch runs ahead of it, to find the centers that k and v are counted relative to.
+
     ModelOpt places the observers. The checkpoint's model carries its quantizers afterwards, so
     export it before, not after.
 
@@ -55,7 +58,7 @@ def calibrate(
     import torch
 
     with _quiet_modelopt():
-        from export.range_calibrator import RangeCalibrator, RealTokens
+        from export.range_calibrator import MeanCalibrator, RangeCalibrator, RealTokens
 
     rows = len(data.features.input_ids)
     if rows == 0:
@@ -70,26 +73,42 @@ def calibrate(
     ]
     _insert_quantizers(checkpoint.model, sites)
     real = RealTokens()
-    calibrators = {site.name: RangeCalibrator(site.name, site.kind, real) for site in sites}
-    for site in sites:
-        quantizer = _quantizer(checkpoint.model, site)
-        quantizer._calibrator = calibrators[site.name]
-        quantizer.disable_quant()
-        quantizer.enable_calib()
-
     names = input_names(checkpoint.model)
     device = next(checkpoint.model.parameters()).device
-    batches = _batches(data, batch_size, checkpoint.tokenizer.pad_token_id)
-    watched = (progress or SilentProgress()).track(batches, "Calibrating", total=len(batches))
-    with torch.inference_mode():
-        for batch in watched:
-            inputs = {name: torch.from_numpy(batch[name]).to(device) for name in names}
-            mask = inputs["attention_mask"].flatten()
-            real.positions = None if bool(mask.all()) else mask.nonzero().squeeze(1)
+
+    def run(batch: Mapping[str, NDArray[np.int64]]) -> None:
+        inputs = {name: torch.from_numpy(batch[name]).to(device) for name in names}
+        mask = inputs["attention_mask"].flatten()
+        real.positions = None if bool(mask.all()) else mask.nonzero().squeeze(1)
+        with torch.inference_mode():
             checkpoint.model(**inputs)
+
+    batches = _batches(data, batch_size, checkpoint.tokenizer.pad_token_id)
+    attention = attention_names(checkpoint.architecture, checkpoint.layers)
+    means = {
+        site.name: MeanCalibrator(site.kind, real)
+        for site in sites
+        if site.kind in {SiteKind.ATTENTION_K, SiteKind.ATTENTION_V}
+    }
+    _observe(checkpoint.model, sites, means)
+    # Batches run from short rows to long ones: the middle one is neither.
+    run(batches[len(batches) // 2])
+    centers = {name: mean.mean() for name, mean in means.items()}
+    # What moves v moves PV, whose rows are averages of v.
+    centers.update({layer.context: centers[layer.value] for layer in attention})
+
+    calibrators = {
+        site.name: RangeCalibrator(site.name, site.kind, real, centers.get(site.name))
+        for site in sites
+    }
+    _observe(checkpoint.model, sites, calibrators)
+    for batch in (progress or SilentProgress()).track(batches, "Calibrating", total=len(batches)):
+        run(batch)
     return CalibrationTable(
         source=calibration_source(checkpoint, task, data, batch_size),
         sites={name: calibrator.histogram for name, calibrator in calibrators.items()},
+        centers={name: center.cpu().numpy() for name, center in centers.items()},
+        centered={name: calibrators[name].centered for name in centers},
     )
 
 
@@ -129,6 +148,16 @@ def _insert_quantizers(model: Any, sites: Sequence[Site]) -> None:
             for site in sites
         ]
         mtq.quantize(model, {"quant_cfg": config, "algorithm": None})
+
+
+def _observe(model: Any, sites: Sequence[Site], calibrators: Mapping[str, Any]) -> None:
+    """Let the calibrators see what their sites carry, unquantized; the other sites see nobody."""
+    for site in sites:
+        quantizer = _quantizer(model, site)
+        quantizer.disable_quant()
+        if site.name in calibrators:
+            quantizer._calibrator = calibrators[site.name]
+            quantizer.enable_calib()
 
 
 def _quantizer(model: Any, site: Site) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from export.errors import CalibrationError
 from export.histogram import BINS, RangeHistogram
 from export.recipe import CalibrationMethod, Calibrator, QuantFormat
 
-VERSION = 1
+VERSION = 2
 
 # Candidates of mse and entropy: every eighth bin edge above the first 128 (ModelOpt's start).
 _FIRST_BIN = 128
@@ -55,21 +55,34 @@ class CalibrationTable:
     Attributes:
         source: What was run, on what.
         sites: Site name to the histogram of the absolute values it carried, padding excluded.
+        centers: Site name to the channel centers of k, v and PV, float32 [hidden].
+        centered: The same sites' histograms, counted relative to those centers.
     """
 
     source: CalibrationSource
     sites: Mapping[str, RangeHistogram]
+    centers: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    centered: Mapping[str, RangeHistogram] = field(default_factory=dict)
 
-    def amax(self, site: str, calibrator: Calibrator, fmt: QuantFormat) -> float:
+    def amax(
+        self, site: str, calibrator: Calibrator, fmt: QuantFormat, centered: bool = False
+    ) -> float:
         """The range that a calibrator chooses for a site.
 
-        Percentile, mse and entropy are ModelOpt's procedures, applied to our histogram.
+        Args:
+            site: Its name.
+            calibrator: Percentile and entropy are ModelOpt's procedures, applied to our histogram.
+            fmt: What the site is quantized to.
+            centered: Whether the graph is centered (`export.centering`); sites that centering does
+                not move have one range only.
 
         Raises:
             CalibrationError: The site is not in the table, or never carried a non-zero value.
         """
         try:
             histogram = self.sites[site]
+            if centered:
+                histogram = self.centered.get(site, histogram)
         except KeyError:
             raise CalibrationError(
                 f"calibration.json has no site '{site}'",
@@ -123,15 +136,27 @@ def _mse_amax(counts: NDArray[np.int64], edges: NDArray[np.float64], fmt: QuantF
 def table_to_json(table: CalibrationTable) -> str:
     """A table as JSON: one line per site, so that two tables can be compared with diff."""
     lines = ",\n".join(
-        f"    {json.dumps(name)}: "
-        + json.dumps(
-            {"amax": site.amax, "upper": site.upper, "counts": site.counts.tolist()},
-            separators=(",", ":"),
-        )
-        for name, site in table.sites.items()
+        f"    {json.dumps(name)}: " + json.dumps(_site_to_dict(table, name), separators=(",", ":"))
+        for name in table.sites
     )
     source = json.dumps(asdict(table.source), indent=2).replace("\n", "\n  ")
     return f'{{\n  "version": {VERSION},\n  "source": {source},\n  "sites": {{\n{lines}\n  }}\n}}\n'
+
+
+def _site_to_dict(table: CalibrationTable, name: str) -> dict[str, Any]:
+    plain = _histogram_to_dict(table.sites[name])
+    if name in table.centers:
+        plain["center"] = table.centers[name].tolist()
+        plain["centered"] = _histogram_to_dict(table.centered[name])
+    return plain
+
+
+def _histogram_to_dict(histogram: RangeHistogram) -> dict[str, Any]:
+    return {
+        "amax": histogram.amax,
+        "upper": histogram.upper,
+        "counts": histogram.counts.tolist(),
+    }
 
 
 def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
@@ -147,17 +172,38 @@ def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
         if version != VERSION:
             raise CalibrationError(f"'{path}' has version {version}, not {VERSION}", remedy)
         source = CalibrationSource(**plain["source"])
-        sites = {name: _site_from_dict(name, site) for name, site in plain["sites"].items()}
+        sites: dict[str, dict[str, Any]] = plain["sites"]
+        table = CalibrationTable(
+            source=source,
+            sites={name: _histogram_from_dict(name, site) for name, site in sites.items()},
+            centers={
+                name: _center_from_list(name, site["center"])
+                for name, site in sites.items()
+                if "center" in site
+            },
+            centered={
+                name: _histogram_from_dict(name, site["centered"])
+                for name, site in sites.items()
+                if "center" in site
+            },
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CalibrationError(f"'{path}' is not a calibration table: {error}", remedy) from error
     if source.model_fingerprint != model_fingerprint:
         raise CalibrationError(f"'{path}' was calibrated on another model", remedy)
-    return CalibrationTable(source, sites)
+    return table
 
 
-def _site_from_dict(name: str, plain: Mapping[str, Any]) -> RangeHistogram:
+def _histogram_from_dict(name: str, plain: Mapping[str, Any]) -> RangeHistogram:
     counts = np.asarray(plain["counts"], dtype=np.int64)
     amax, upper = float(plain["amax"]), float(plain["upper"])
     if counts.shape != (BINS,) or not 0.0 <= amax <= upper < np.inf or (counts < 0).any():
         raise ValueError(f"site '{name}' has an impossible histogram")
     return RangeHistogram(upper=upper, amax=amax, counts=counts)
+
+
+def _center_from_list(name: str, plain: list[float]) -> NDArray[np.float32]:
+    center = np.asarray(plain, dtype=np.float32)
+    if center.ndim != 1 or not np.isfinite(center).all():
+        raise ValueError(f"site '{name}' has an impossible center")
+    return center

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from export.architectures import get_architecture
+from export.architectures import Architecture, get_architecture
 from export.calibration_table import CalibrationTable
+from export.centering import attention_names, center_attention
 from export.codes import quantize
 from export.errors import ExportError
 from export.onnx_export import METADATA_PREFIX
@@ -57,9 +58,14 @@ def graph_sites(model: ir.Model) -> tuple[Site, ...]:
     Raises:
         ExportError: The model was not exported by this toolchain.
     """
+    return encoder_sites(*_encoder(model))
+
+
+def _encoder(model: ir.Model) -> tuple[Architecture, int]:
+    """Architecture and number of layers, from the model's metadata."""
     try:
         architecture = get_architecture(model.metadata_props[f"{METADATA_PREFIX}model_type"])
-        return encoder_sites(architecture, int(model.metadata_props[f"{METADATA_PREFIX}layers"]))
+        return architecture, int(model.metadata_props[f"{METADATA_PREFIX}layers"])
     except KeyError as missing:
         raise ExportError(
             f"the ONNX model lacks the metadata {missing}", "export it with `deploy build`"
@@ -86,7 +92,10 @@ def insert_qdq(
         SiteError: A site cannot be tied to the graph.
         CalibrationError: A site has no usable range.
     """
-    sites = select_sites(recipe, graph_sites(model))
+    every_site = graph_sites(model)
+    sites = select_sites(recipe, every_site)
+    if recipe.center_attention:
+        center_attention(model, attention_names(*_encoder(model)), every_site, table.centers)
     located = locate_sites(model, sites)
     scales = []
     for site in sites:
@@ -111,7 +120,9 @@ def _amax(place: GraphSite, recipe: QuantRecipe, table: CalibrationTable) -> NDA
     if site.kind is SiteKind.ATTENTION_P:
         return np.array(_SOFTMAX_AMAX)
     if site.kind is not SiteKind.LINEAR_WEIGHT:
-        return np.array(table.amax(site.name, how.calibrator, recipe.format))
+        return np.array(
+            table.amax(site.name, how.calibrator, recipe.format, recipe.center_attention)
+        )
     weight = np.abs(_weight(place))
     if how.granularity is Granularity.PER_TENSOR:
         return np.array(weight.max(), np.float64)

@@ -23,29 +23,78 @@ class RealTokens:
 
     positions: Tensor | None = None
 
+    def select(self, x: Tensor, kind: SiteKind) -> Tensor:
+        """The real tokens of a batch, one a row: [tokens, …].
+
+        Args:
+            x: [batch, sequence, width] for a linear's input, else
+                [batch, heads, sequence, head_dim].
+            kind: What x is.
+        """
+        by_token = x if kind is SiteKind.LINEAR_INPUT else x.transpose(1, 2)
+        tokens = by_token.flatten(0, 1)
+        return tokens if self.positions is None else tokens.index_select(0, self.positions)
+
+
+class MeanCalibrator(_Calibrator):  # type: ignore[misc]
+    """Averages a site's channels over the real tokens of what it is shown."""
+
+    def __init__(self, kind: SiteKind, real: RealTokens) -> None:
+        super().__init__()
+        self._kind = kind
+        self._real = real
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def collect(self, x: Tensor) -> None:
+        """Add one batch: [batch, sequence, width], or [batch, heads, sequence, head_dim]."""
+        tokens = self._real.select(x, self._kind).flatten(1).double()
+        total = tokens.sum(dim=0)
+        self._sum = total if self._sum is None else self._sum + total
+        self._count += len(tokens)
+
+    def mean(self) -> Tensor:
+        """The channel means, float32 [hidden]."""
+        assert self._sum is not None  # asked for after a batch
+        return (self._sum / self._count).float()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._sum, self._count = None, 0
+
+    def compute_amax(self) -> None:
+        """Refuse: a mean is no range."""
+        raise ToolchainError("MeanCalibrator keeps a mean only", "use CalibrationTable.amax")
+
 
 class RangeCalibrator(_Calibrator):  # type: ignore[misc]
     """Counts what a site carries into a `RangeHistogram`, padding excluded.
+
+    A site with a center is counted twice: as it is, and relative to its center.
 
     ModelOpt takes a calibrator by its base class, which is why this one has a base class.
     Padding is left out because its values never reach a real token's result: padded keys are
     masked, padded rows are dropped. Letting them widen the range would cost accuracy for nothing.
     """
 
-    def __init__(self, site: str, kind: SiteKind, real: RealTokens) -> None:
+    def __init__(
+        self, site: str, kind: SiteKind, real: RealTokens, center: Tensor | None = None
+    ) -> None:
         super().__init__()
         self._site = site
         self._kind = kind
         self._real = real
+        self._center = center
         self.histogram = RangeHistogram()
+        self.centered = RangeHistogram()
 
     def collect(self, x: Tensor) -> None:
         """Count one batch: [batch, sequence, width], or [batch, heads, sequence, head_dim]."""
-        if self._real.positions is not None:
-            by_token = x if self._kind is SiteKind.LINEAR_INPUT else x.transpose(1, 2)
-            x = by_token.flatten(0, 1).index_select(0, self._real.positions)
+        tokens = self._real.select(x, self._kind)
         try:
-            self.histogram.update(x)
+            self.histogram.update(tokens)
+            if self._center is not None:
+                self.centered.update(tokens.flatten(1) - self._center)
         except ValueError as error:
             raise CalibrationError(
                 f"site '{self._site}' carried NaN or infinity during calibration",
@@ -54,7 +103,7 @@ class RangeCalibrator(_Calibrator):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Forget everything."""
-        self.histogram = RangeHistogram()
+        self.histogram, self.centered = RangeHistogram(), RangeHistogram()
 
     def compute_amax(self) -> None:
         """Refuse: amax values are derived from the calibration table, not inside the model."""

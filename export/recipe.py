@@ -96,12 +96,15 @@ class QuantRecipe:
         format: One format for the whole engine: TensorRT cannot mix FP8 and INT8 before Blackwell.
         kinds: Site kinds that are quantized, and how; a kind that is absent stays high precision.
         exclude: Shell patterns of site names that stay high precision all the same.
+        center_attention: Whether k and v are quantized relative to their channel centers, which
+            costs nothing at run time (`export.centering`).
     """
 
     name: str
     format: QuantFormat
     kinds: Mapping[SiteKind, KindRecipe]
     exclude: tuple[str, ...] = field(default=())
+    center_attention: bool = False
 
     def __post_init__(self) -> None:
         quantized = ATTENTION_KINDS & self.kinds.keys()
@@ -190,6 +193,7 @@ PRESETS: dict[str, QuantRecipe] = {
             "int8",
             QuantFormat.INT8,
             _activations(Calibrator(CalibrationMethod.MSE), _PER_CHANNEL),
+            center_attention=True,
         ),
     )
 }
@@ -243,17 +247,23 @@ def recipe_to_dict(recipe: QuantRecipe) -> dict[str, Any]:
     }
     if recipe.exclude:
         plain["exclude"] = list(recipe.exclude)
+    if recipe.center_attention:
+        plain["center_attention"] = True
     return plain
 
 
 def recipe_from_dict(plain: Mapping[str, Any]) -> QuantRecipe:
     """The inverse of `recipe_to_dict`; a key that it does not know is a ValueError."""
-    _refuse_unknown(plain, {"name", "format", "kinds", "exclude"})
+    _refuse_unknown(plain, {"name", "format", "kinds", "exclude", "center_attention"})
+    center = plain.get("center_attention", False)
+    if not isinstance(center, bool):
+        raise ValueError(f"center_attention is {center!r}, not true or false")
     return QuantRecipe(
         name=str(plain["name"]),
         format=QuantFormat(plain["format"]),
         kinds={SiteKind(kind): _kind_from_dict(how) for kind, how in plain["kinds"].items()},
         exclude=tuple(plain.get("exclude", ())),
+        center_attention=center,
     )
 
 

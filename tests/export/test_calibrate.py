@@ -124,7 +124,7 @@ def test_table_of_another_model_is_refused(exported, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"version": 1', '"version": 2'),
+        ('"version": 2', '"version": 1'),
         ('"amax":', '"amin":'),
         ('"upper":', '"upper":-'),
         ('"sites"', '"places"'),

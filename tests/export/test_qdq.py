@@ -43,8 +43,10 @@ def tokens(seed: int, shape=(4, 24)) -> dict[str, np.ndarray]:
 
 
 def quantized(exported: Exported, fmt: QuantFormat, recipe=None):
+    """Uncentered unless a recipe is given: ModelOpt's model keeps the checkpoint's biases."""
     model = exported.graph()
-    scales = insert_qdq(model, recipe or PRESETS[fmt.value], exported.table, FloatType.FP16)
+    recipe = recipe or replace(PRESETS[fmt.value], center_attention=False)
+    scales = insert_qdq(model, recipe, exported.table, FloatType.FP16)
     return model, {scale.site: scale.scale for scale in scales}
 
 
