@@ -192,7 +192,7 @@ PRESETS: dict[str, QuantRecipe] = {
         QuantRecipe(
             "int8",
             QuantFormat.INT8,
-            _activations(Calibrator(CalibrationMethod.MSE), _PER_CHANNEL),
+            _activations(Calibrator(CalibrationMethod.PERCENTILE, 99.999), _PER_CHANNEL),
             center_attention=True,
         ),
     )
