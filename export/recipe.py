@@ -195,6 +195,12 @@ PRESETS: dict[str, QuantRecipe] = {
             _activations(Calibrator(CalibrationMethod.PERCENTILE, 99.999), _PER_CHANNEL),
             center_attention=True,
         ),
+        # What papers call INT8 post-training quantization; a baseline, not a recommendation.
+        QuantRecipe(
+            "int8-naive",
+            QuantFormat.INT8,
+            {SiteKind.LINEAR_INPUT: KindRecipe(), SiteKind.LINEAR_WEIGHT: KindRecipe()},
+        ),
     )
 }
 

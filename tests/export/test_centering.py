@@ -5,15 +5,17 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 from conftest import Exported, random_rows
 from test_qdq import run, tokens
 
 from export.centering import attention_names, center_attention
 from export.errors import SiteError
+from export.histogram import RangeHistogram
 from export.precision import FloatType
 from export.qdq import graph_sites, insert_qdq
-from export.recipe import PRESETS
-from export.sites import locate_sites
+from export.recipe import PRESETS, KindRecipe, QuantFormat, QuantRecipe
+from export.sites import ATTENTION_KINDS, locate_sites
 from export.verify import relative_error
 
 
@@ -92,20 +94,30 @@ def test_centering_saves_what_an_int8_softmax_drops(exported):
         value.const_value = ir.tensor(rng.normal(0, 2, value.shape[0]).astype(np.float32))
     inputs = tokens(7, (2, 128))
     (plain,) = run(model, inputs)
-    centers = {name: np.zeros_like(c) for name, c in exported.table.centers.items()}
-    places = {names.value: names for names in names_of(exported)}
-    values = site_values(model, list(places), inputs)
-    for (site, names), v in zip(places.items(), values, strict=True):
-        centers[site] = centers[names.context] = v.mean(axis=(0, 2)).ravel()
-    recipe = PRESETS["int8"]
+    centers, ranges, centered = {}, {}, {}
+    for names in names_of(exported):
+        roles = [names.key[:-1] + "q", *names.sites]
+        q, k, v, context = site_values(model, roles, inputs)
+        centers[names.key] = np.zeros_like(exported.table.centers[names.key])
+        centers[names.value] = centers[names.context] = v.mean(axis=(0, 2)).ravel()
+        moved = v - v.mean(axis=(0, 2), keepdims=True)
+        ranges |= {n: histogram_of(x) for n, x in zip(roles, (q, k, v, context), strict=True)}
+        centered |= {names.key: histogram_of(k), names.value: histogram_of(moved)}
+    table = replace(exported.table, sites=ranges, centers=centers, centered=centered)
+    attention = {kind: KindRecipe() for kind in ATTENTION_KINDS}
     errors = {}
     for center in (False, True):
+        recipe = QuantRecipe("attention", QuantFormat.INT8, attention, center_attention=center)
         quantized = ir.from_proto(ir.to_proto(model))
-        # One range for both, so that only what the softmax drops differs.
-        table = replace(exported.table, centers=centers, centered={})
-        insert_qdq(quantized, replace(recipe, center_attention=center), table, FloatType.FP16)
+        insert_qdq(quantized, recipe, table, FloatType.FP16)
         errors[center] = relative_error(run(quantized, inputs)[0], plain)
     assert errors[True] < errors[False] / 2, errors
+
+
+def histogram_of(values: np.ndarray) -> RangeHistogram:
+    histogram = RangeHistogram()
+    histogram.update(torch.from_numpy(values))
+    return histogram
 
 
 def test_a_projection_without_a_bias_is_refused(exported):

@@ -10,7 +10,7 @@ from export.recipe import (
     recipe_to_dict,
     select_sites,
 )
-from export.sites import encoder_sites
+from export.sites import ATTENTION_KINDS, encoder_sites
 
 SITES = encoder_sites(get_architecture("bert"), 2)
 LAYER = "bert.encoder.layer.0"
@@ -27,9 +27,14 @@ def test_recipe_survives_its_file(name, tmp_path):
     assert load_recipe(str(path)) == PRESETS[name]
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_quantize_every_linear_and_every_attention(name):
+@pytest.mark.parametrize("name", ["fp8", "int8"])
+def test_default_presets_quantize_every_linear_and_every_attention(name):
     assert select_sites(PRESETS[name], SITES) == SITES
+
+
+def test_naive_int8_leaves_attention_in_high_precision():
+    chosen = select_sites(PRESETS["int8-naive"], SITES)
+    assert chosen == tuple(site for site in SITES if site.kind not in ATTENTION_KINDS)
 
 
 def test_excluding_an_attention_keeps_the_rest():
