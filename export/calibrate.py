@@ -17,11 +17,10 @@ from calib_data.progress import Progress, SilentProgress
 from calib_data.sampler import CalibrationSet
 from calib_data.tasks import Task
 from export.calibration_table import CalibrationSource, CalibrationTable
-from export.centering import attention_names
 from export.checkpoint import Checkpoint
 from export.errors import CalibrationError, SiteError
 from export.onnx_export import input_names
-from export.sites import Site, SiteKind, encoder_sites
+from export.sites import Site, SiteKind, attention_names, encoder_sites
 
 _ORDER = "sorted by length"
 _BATCH_SIZE = 16

@@ -13,64 +13,16 @@ quantization: Outlier Suppression+ (Wei et al. 2023).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.architectures import Architecture
 from export.errors import SiteError
-from export.sites import Site, SiteKind, locate_sites
+from export.sites import AttentionNames, Site, SiteKind, locate_sites
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-
-@dataclass(frozen=True)
-class AttentionNames:
-    """Names of what centering touches in one encoder layer.
-
-    Attributes:
-        key: Site of k.
-        value: Site of v.
-        context: Site of PV, the input of the projection after attention.
-        key_linear: Module path of the key projection.
-        value_linear: Module path of the value projection.
-        output_linear: Module path of the projection after attention.
-    """
-
-    key: str
-    value: str
-    context: str
-    key_linear: str
-    value_linear: str
-    output_linear: str
-
-    @property
-    def sites(self) -> tuple[str, str, str]:
-        """The sites whose tensors move."""
-        return (self.key, self.value, self.context)
-
-
-def attention_names(architecture: Architecture, layers: int) -> tuple[AttentionNames, ...]:
-    """The names of every layer, in order."""
-    names = []
-    for index in range(layers):
-        layer = architecture.layer.format(index)
-        attention = f"{layer}.{architecture.attention}"
-        output = f"{layer}.{architecture.attention_output}"
-        names.append(
-            AttentionNames(
-                key=f"{attention}.k",
-                value=f"{attention}.v",
-                context=f"{output}.input",
-                key_linear=f"{layer}.{architecture.key}",
-                value_linear=f"{layer}.{architecture.value}",
-                output_linear=output,
-            )
-        )
-    return tuple(names)
 
 
 def center_attention(

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from export.architectures import Architecture, get_architecture
 from export.calibration_table import CalibrationTable
-from export.centering import attention_names, center_attention
+from export.centering import center_attention
 from export.codes import quantize
 from export.errors import ExportError
 from export.onnx_export import METADATA_PREFIX
 from export.precision import FloatType
 from export.recipe import Granularity, QuantFormat, QuantRecipe, select_sites
-from export.sites import GraphSite, Site, SiteKind, encoder_sites, locate_sites
+from export.sites import GraphSite, Site, SiteKind, attention_names, encoder_sites, locate_sites
 
 if TYPE_CHECKING:
     import onnx_ir as ir

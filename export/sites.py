@@ -136,6 +136,52 @@ def _weight_site(module: str, layer: int) -> Site:
     )
 
 
+@dataclass(frozen=True)
+class AttentionNames:
+    """Names of the sites and linears around one layer's attention.
+
+    Attributes:
+        key: Site of k.
+        value: Site of v.
+        context: Site of PV, the input of the projection after attention.
+        key_linear: Module path of the key projection.
+        value_linear: Module path of the value projection.
+        output_linear: Module path of the projection after attention.
+    """
+
+    key: str
+    value: str
+    context: str
+    key_linear: str
+    value_linear: str
+    output_linear: str
+
+    @property
+    def sites(self) -> tuple[str, str, str]:
+        """The sites that centering v and k moves."""
+        return (self.key, self.value, self.context)
+
+
+def attention_names(architecture: Architecture, layers: int) -> tuple[AttentionNames, ...]:
+    """The names of every layer, in order."""
+    names = []
+    for index in range(layers):
+        layer = architecture.layer.format(index)
+        attention = f"{layer}.{architecture.attention}"
+        output = f"{layer}.{architecture.attention_output}"
+        names.append(
+            AttentionNames(
+                key=f"{attention}.k",
+                value=f"{attention}.v",
+                context=f"{output}.input",
+                key_linear=f"{layer}.{architecture.key}",
+                value_linear=f"{layer}.{architecture.value}",
+                output_linear=output,
+            )
+        )
+    return tuple(names)
+
+
 def locate_sites(model: ir.Model, sites: Iterable[Site]) -> dict[str, GraphSite]:
     """Tie every site to the graph.
 

@@ -9,13 +9,13 @@ import torch
 from conftest import Exported, random_rows
 from test_qdq import run, tokens
 
-from export.centering import attention_names, center_attention
+from export.centering import center_attention
 from export.errors import SiteError
 from export.histogram import RangeHistogram
 from export.precision import FloatType
 from export.qdq import graph_sites, insert_qdq
 from export.recipe import PRESETS, KindRecipe, QuantFormat, QuantRecipe
-from export.sites import ATTENTION_KINDS, locate_sites
+from export.sites import ATTENTION_KINDS, attention_names, locate_sites
 from export.verify import relative_error
 
 
