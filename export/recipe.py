@@ -197,7 +197,7 @@ def _activations(calibrator: Calibrator, weights: KindRecipe) -> dict[SiteKind, 
 
 
 _P99_9 = Calibrator(CalibrationMethod.PERCENTILE, 99.9)
-_P99_999 = Calibrator(CalibrationMethod.PERCENTILE, 99.999)
+_P99_99 = Calibrator(CalibrationMethod.PERCENTILE, 99.99)
 _PER_CHANNEL = KindRecipe(granularity=Granularity.PER_CHANNEL)
 
 PRESETS: dict[str, QuantRecipe] = {
@@ -218,7 +218,7 @@ PRESETS: dict[str, QuantRecipe] = {
         QuantRecipe(
             "int8",
             QuantFormat.INT8,
-            _activations(_P99_999, _PER_CHANNEL),
+            _activations(_P99_99, _PER_CHANNEL),
             center_attention=True,
             smoothquant=0.5,
         ),
