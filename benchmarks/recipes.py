@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -29,15 +28,14 @@ from calib_data.tasks import Split, get_task
 from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
-from deploy.evaluate.compare import compare
-from deploy.evaluate.harness import EvaluationSet, run_rows
-from deploy.evaluate.predictions import predict_from_outputs
+from deploy.evaluate.deviation import run_deviation, run_reference
+from deploy.evaluate.harness import EvaluationSet
+from deploy.pipeline import write_quantized
 from export.calibrate import calibrate
 from export.checkpoint import load_checkpoint
 from export.onnx_export import export_onnx
-from export.onnx_file import read_onnx, write_onnx
-from export.precision import FloatType, cast_floats
-from export.qdq import insert_qdq
+from export.onnx_file import write_onnx
+from export.precision import FloatType
 from export.recipe import (
     PRESETS,
     CalibrationMethod,
@@ -47,7 +45,6 @@ from export.recipe import (
     QuantRecipe,
 )
 from export.sites import SiteKind
-from export.verify import relative_error
 
 _CALIBRATORS = (
     Calibrator(),
@@ -124,35 +121,28 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             task,
             CalibrationSet(features, options.seed, fingerprint(features)),
         )
-        reference = _outputs(fp32, Precision.FP32, data)
-        before = predict_from_outputs(task, held_back, data.features, reference)
+        reference = run_reference(
+            _session(fp32, Precision.FP32, data), data, SilentProgress(), fp32.name
+        )
         for fmt in QuantFormat:
             for recipe in candidates(fmt):
-                model = read_onnx(fp32)
-                insert_qdq(model, recipe, table, FloatType.FP16)
-                cast_floats(model, FloatType.FP16)
                 onnx = Path(folder) / f"model.{fmt.value}.onnx"
-                write_onnx(model, onnx)
-                outputs = _outputs(onnx, Precision(fmt.value), data)
-                after = predict_from_outputs(task, held_back, data.features, outputs)
+                write_quantized(fp32, onnx, recipe, table, FloatType.FP16)
+                session = _session(onnx, Precision(fmt.value), data)
+                deviation = run_deviation(session, reference, SilentProgress(), onnx.name)
                 rows.append(
                     {
                         "format": fmt.value,
                         "recipe": recipe.name,
-                        "error": relative_error(_flat(outputs), _flat(reference)),
-                        "agreement": compare(task, held_back, before, after).agreement,
+                        "error": deviation.error,
+                        "agreement": deviation.comparison.agreement,
                     }
                 )
     return rows
 
 
-def _outputs(onnx: Path, precision: Precision, data: EvaluationSet) -> dict[str, list[Any]]:
-    session = OrtSession(onnx, precision, bucket_profiles(data.task.buckets, 32))
-    return run_rows(session, data, SilentProgress(), onnx.name)
-
-
-def _flat(outputs: dict[str, list[Any]]) -> Any:
-    return np.concatenate([row.ravel() for name in sorted(outputs) for row in outputs[name]])
+def _session(onnx: Path, precision: Precision, data: EvaluationSet) -> OrtSession:
+    return OrtSession(onnx, precision, bucket_profiles(data.task.buckets, 32))
 
 
 if __name__ == "__main__":
