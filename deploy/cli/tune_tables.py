@@ -1,0 +1,137 @@
+"""What a tuning run ends with: the ranked units, and what the recipe costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deploy.report.markdown import change, interval, number, percent
+
+# Heading and alignment; two lines each, so that eleven columns fit into 80.
+_UNIT_COLUMNS = (
+    "\nunit",
+    "damage\n%",
+    "error %\nonly",
+    "\nbut it",
+    "changed\nonly",
+    "\nbut it",
+    "drop\nonly",
+    "\nbut it",
+    "saves\nµs",
+    "\ntype",
+)
+
+
+def print_tuning(results: Mapping[str, Any], console: Console) -> None:
+    """Print what tune.json says."""
+    for part in _parts(results):
+        # Names come from files and may look like markup; Text is printed as it stands.
+        console.print(Text(part) if isinstance(part, str) else part, soft_wrap=False)
+
+
+def _parts(results: Mapping[str, Any]) -> Iterator[str | Text | Table]:
+    tuning, benefit = results["tuning"], results["benefit"]
+    yield (
+        f"{results['model']} on {results['task']}, recipe {results['base']['name']}, "
+        f"{tuning['n']} training examples"
+    )
+    yield ""
+    yield _units(results)
+    yield (
+        "only: nothing else is quantized; but it: everything else is. changed: predictions that\n"
+        f"differ from fp32's; drop: of {results['metric']}, in points. damage: share of the\n"
+        f"squared error. saves: {benefit['description']}"
+    )
+    yield ""
+    yield from _verdict(results)
+    yield ""
+    yield _accuracy(results)
+    run = results["dev"]["runs"]["tuned"]
+    yield (
+        f"change against fp32, in points; quantized models simulated by {run['backend']} in "
+        f"{run['arithmetic']}"
+    )
+    yield ""
+    for gate in results["gates"]:
+        verdict = ("holds", "green") if gate["passed"] else ("does not hold", "bold red")
+        limits = f"{number(gate['value'])}, limit {number(gate['limit'])}"
+        yield Text.assemble(f"gate {gate['name']}: {limits}: ", verdict)
+    if results["gates"][0]["passed"] and not results["gates"][1]["passed"]:
+        yield "dev loses more than the training examples show: lower --max-drop"
+
+
+def _units(results: Mapping[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    for name in _UNIT_COLUMNS:
+        text = name.endswith(("unit", "type"))
+        table.add_column(name, justify="left" if text else "right", no_wrap=True)
+    units, metric = results["units"], results["metric"]
+    total = sum(unit["damage"] for unit in units)
+    for unit in units:
+        only, without = unit["only"], unit["without"]
+        kept = unit["quantized"]
+        table.add_row(
+            unit["name"],
+            f"{100 * unit['damage'] / total:.1f}" if total > 0 else "",
+            percent(only["error"]),
+            percent(without["error"]),
+            str(only["changed"]),
+            str(without["changed"]),
+            percent(only[metric]["drop"]),
+            percent(without[metric]["drop"]),
+            f"{1e6 * unit['benefit_seconds']:.2f}",
+            results["precision"] if kept else results["config"]["high_precision"],
+            style=None if kept else "bold",
+        )
+    return table
+
+
+def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
+    """What the search did, in words."""
+    base, fallbacks, units = results["tuning"]["base"], results["fallbacks"], results["units"]
+    metric, precision = results["metric"], results["precision"]
+    lost = number(round(base[metric]["relative_drop"], 4))
+    if not fallbacks:
+        yield (
+            f"nothing falls back: with everything in {precision}, {metric} drops by {lost} "
+            f"(relative)\non the training examples, within {number(results['max_drop'])}; "
+            f"{base['changed']} predictions change"
+        )
+        return
+    benefit = results["benefit"]
+    left = benefit["seconds_tuned"] / benefit["seconds_base"] if benefit["seconds_base"] else 0.0
+    yield (
+        f"{len(fallbacks)} of {len(units)} units fall back to "
+        f"{results['config']['high_precision']}: {', '.join(fallbacks)}"
+    )
+    reached = number(round(results["tuning"]["tuned"][metric]["relative_drop"], 4))
+    yield (
+        f"relative drop of {metric} on the training examples: {lost} -> {reached}; "
+        f"{100 * left:.0f} % of\nthe time saved remains, {benefit['description']}"
+    )
+    if len(fallbacks) == len(units):
+        yield "nothing is left to quantize: build --precision fp16 instead"
+
+
+def _accuracy(results: Mapping[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
+    for name in ("dev", "metric", "%", "change", "95 % interval", "changed"):
+        text = name in ("dev", "metric")
+        table.add_column(name, justify="left" if text else "right", no_wrap=True)
+    for name, run in results["dev"]["runs"].items():
+        comparison = results["dev"]["compare"].get(name)
+        for index, metric in enumerate(run["metrics"]):
+            table.add_row(
+                (run["recipe"] or name) if index == 0 else "",
+                metric,
+                percent(run["metrics"][metric]),
+                change(comparison[metric]) if comparison else "",
+                interval(comparison[metric]) if comparison else "",
+                str(comparison["changed"]) if comparison and index == 0 else "",
+            )
+    return table
