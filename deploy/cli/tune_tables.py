@@ -71,13 +71,12 @@ def _units(results: Mapping[str, Any]) -> Table:
         text = name.endswith(("unit", "type"))
         table.add_column(name, justify="left" if text else "right", no_wrap=True)
     units, metric = results["units"], results["metric"]
-    total = sum(unit["damage"] for unit in units)
     for unit in units:
         only, without = unit["only"], unit["without"]
         kept = unit["quantized"]
         table.add_row(
             unit["name"],
-            f"{100 * unit['damage'] / total:.1f}" if total > 0 else "",
+            f"{100 * unit['damage_share']:.1f}",
             percent(only["error"]),
             percent(without["error"]),
             str(only["changed"]),

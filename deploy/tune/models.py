@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ class Models:
             return OrtSession(self.fp32, Precision.FP32, self.profiles)
         precision = self.config.precision
         path = self.fp32.with_name(f"model.{precision.value}.onnx")
+        # Graphs of earlier variants refer to themselves, and hold hundreds of megabytes until the
+        # collector comes by, which it times by the number of objects, not by their size.
+        gc.collect()
         write_quantized(self.fp32, path, recipe, self.table, self.config.build.high_precision)
         return OrtSession(path, precision, self.profiles)
 

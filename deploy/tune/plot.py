@@ -28,11 +28,11 @@ def plot_sensitivity(results: Mapping[str, Any]) -> str:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sensitivity", "font.size": 8}):
         figure = Figure(figsize=(7.5, 1.7 + _ROW * len(units)), layout="constrained")
         damage, benefit = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
-        damage.barh(places, [unit["damage"] for unit in units], color=colors)
+        damage.barh(places, [100 * unit["damage_share"] for unit in units], color=colors)
         damage.set_yticks(places, [unit["name"] for unit in units])
         damage.invert_yaxis()
         damage.margins(y=0.01)
-        damage.set_xlabel("damage: share of the outputs' squared relative error")
+        damage.set_xlabel("damage: % of the squared error of the outputs")
         benefit.barh(places, [1e6 * unit["benefit_seconds"] for unit in units], color=_BENEFIT)
         benefit.set_xlabel(f"µs saved, {results['benefit']['kind']}")
         for axes in (damage, benefit):
@@ -40,13 +40,10 @@ def plot_sensitivity(results: Mapping[str, Any]) -> str:
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="x", linewidth=0.4)
             axes.set_axisbelow(True)
-        damage.legend(
-            handles=[
-                Patch(color=_QUANTIZED, label=f"stays in {results['precision']}"),
-                Patch(color=_FALLBACK, label=f"back in {high}"),
-            ],
-            loc="lower right",
-        )
+        handles = [Patch(color=_QUANTIZED, label=f"stays in {results['precision']}")]
+        if results["fallbacks"]:
+            handles.append(Patch(color=_FALLBACK, label=f"back in {high}"))
+        damage.legend(handles=handles, loc="lower right")
         model = results["model"].rstrip("/").rpartition("/")[2]
         figure.suptitle(
             f"{model} on {results['task']}, recipe {results['base']['name']}: "

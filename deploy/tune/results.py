@@ -112,6 +112,7 @@ def outcome_to_dict(outcome: TuneOutcome) -> dict[str, Any]:
                 "sites": [site.name for site in each.unit.sites],
                 "quantized": each.unit not in found.fallbacks,
                 "damage": each.damage,
+                "damage_share": each.damage / outcome.base.error**2 if outcome.base.error else 0.0,
                 "benefit_seconds": each.benefit,
                 "only": _deviation(each.only),
                 "without": _deviation(each.without),
