@@ -1,7 +1,8 @@
 """Compare recipes on held-back TRAINING rows, the evidence that the defaults rest on.
 
-For each candidate: how far the outputs move from FP32 (relative error in the Frobenius norm), and
-on how many rows the prediction stays the same. The development set is never read.
+For each candidate: how far the encoder's output and the model's outputs move from FP32 (relative
+error in the Frobenius norm, padding left out), and on how many rows the prediction stays the same.
+The development set is never read.
 
     python benchmarks/recipes.py --model CHECKPOINT --task sst2 --data-dir DATA --json out.json
 """
@@ -13,9 +14,12 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 from rich.console import Console
 from rich.table import Table
 
@@ -28,8 +32,9 @@ from calib_data.tasks import Split, get_task
 from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
-from deploy.evaluate.deviation import run_deviation, run_reference
-from deploy.evaluate.harness import EvaluationSet
+from deploy.evaluate.compare import compare
+from deploy.evaluate.harness import EvaluationSet, run_rows
+from deploy.evaluate.predictions import predict_from_outputs
 from deploy.pipeline import write_quantized
 from export.calibrate import calibrate
 from export.checkpoint import load_checkpoint
@@ -45,6 +50,10 @@ from export.recipe import (
     QuantRecipe,
 )
 from export.sites import SiteKind
+from export.verify import relative_error
+
+# Name of the encoder's result among the outputs of the graphs compared.
+_ENCODER = "encoder"
 
 _CALIBRATORS = (
     Calibrator(),
@@ -56,8 +65,25 @@ _CALIBRATORS = (
 )
 
 
+# What can be done to a graph ahead of Q/DQ, singly and together.
+_RULES: dict[str, dict[str, Any]] = {
+    "": {"center_attention": False, "center_gelu": False, "smoothquant": None},
+    "centered attention": {"center_attention": True, "center_gelu": False, "smoothquant": None},
+    "centered GELU": {"center_attention": False, "center_gelu": True, "smoothquant": None},
+    "SmoothQuant": {"center_attention": False, "center_gelu": False, "smoothquant": 0.5},
+    "centered": {"center_attention": True, "center_gelu": True, "smoothquant": None},
+    "centered attention, SmoothQuant": {
+        "center_attention": True,
+        "center_gelu": False,
+        "smoothquant": 0.5,
+    },
+    "centered, SmoothQuant": {"center_attention": True, "center_gelu": True, "smoothquant": 0.5},
+}
+
+
 def candidates(fmt: QuantFormat) -> Iterator[QuantRecipe]:
-    """Every calibrator on all sites, as the graph is and with attention centered."""
+    """The presets, then every calibrator on all sites with every combination of rules."""
+    yield from (recipe for recipe in PRESETS.values() if recipe.format is fmt)
     base = PRESETS[fmt.value]
     for calibrator in _CALIBRATORS:
         if fmt is QuantFormat.FP8 and calibrator.method is CalibrationMethod.ENTROPY:
@@ -66,9 +92,9 @@ def candidates(fmt: QuantFormat) -> Iterator[QuantRecipe]:
             kind: how if kind is SiteKind.LINEAR_WEIGHT else KindRecipe(calibrator)
             for kind, how in base.kinds.items()
         }
-        for centered in (False, True):
-            name = f"{calibrator}, centered" if centered else str(calibrator)
-            yield replace(base, name=name, kinds=kinds, center_attention=centered)
+        for rules, switches in _RULES.items():
+            name = f"{calibrator}, {rules}" if rules else str(calibrator)
+            yield replace(base, name=name, kinds=kinds, **switches)
 
 
 def main() -> None:
@@ -79,16 +105,23 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--calib-samples", type=int, default=256)
     parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument(
+        "--only", default="*", help="shell pattern of the candidates' names to measure"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = measure(options)
     table = Table(title=f"{options.model}, {options.task}, {options.rows} held-back training rows")
-    for column in ("format", "recipe", "relative error", "agreement %"):
+    for column in ("format", "recipe", "encoder error", "output error", "agreement %"):
         table.add_column(column)
     for row in rows:
         table.add_row(
-            row["format"], row["recipe"], f"{row['error']:.4f}", f"{100 * row['agreement']:.2f}"
+            row["format"],
+            row["recipe"],
+            f"{row['encoder_error']:.4f}",
+            f"{row['error']:.4f}",
+            f"{100 * row['agreement']:.2f}",
         )
     Console().print(table)
     if options.json:
@@ -96,7 +129,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Relative error and agreement of every candidate."""
+    """Relative errors and agreement of every candidate."""
     task = get_task(options.task)
     source = str(ensure_demo_model()) if options.model == "demo" else options.model
     checkpoint = load_checkpoint(source, task)
@@ -115,34 +148,58 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         fp32 = Path(folder) / "model.fp32.onnx"
-        write_onnx(export_onnx(checkpoint, task.head), fp32)
+        graph = export_onnx(checkpoint, task.head)
+        _show_encoder(graph)
+        write_onnx(graph, fp32)
         table = calibrate(
             checkpoint,
             task,
             CalibrationSet(features, options.seed, fingerprint(features)),
         )
-        reference = run_reference(
-            _session(fp32, Precision.FP32, data), data, SilentProgress(), fp32.name
-        )
+        reference = _outputs(fp32, Precision.FP32, data)
+        before = predict_from_outputs(task, held_back, data.features, reference)
         for fmt in QuantFormat:
             for recipe in candidates(fmt):
+                if not fnmatchcase(recipe.name, options.only):
+                    continue
                 onnx = Path(folder) / f"model.{fmt.value}.onnx"
                 write_quantized(fp32, onnx, recipe, table, FloatType.FP16)
-                session = _session(onnx, Precision(fmt.value), data)
-                deviation = run_deviation(session, reference, SilentProgress(), onnx.name)
+                outputs = _outputs(onnx, Precision(fmt.value), data)
+                after = predict_from_outputs(task, held_back, data.features, outputs)
                 rows.append(
                     {
                         "format": fmt.value,
                         "recipe": recipe.name,
-                        "error": deviation.error,
-                        "agreement": deviation.comparison.agreement,
+                        "encoder_error": relative_error(
+                            _encoder(outputs, data), _encoder(reference, data)
+                        ),
+                        "error": relative_error(_flat(outputs), _flat(reference)),
+                        "agreement": compare(task, held_back, before, after).agreement,
                     }
                 )
     return rows
 
 
-def _session(onnx: Path, precision: Precision, data: EvaluationSet) -> OrtSession:
-    return OrtSession(onnx, precision, bucket_profiles(data.task.buckets, 32))
+def _outputs(onnx: Path, precision: Precision, data: EvaluationSet) -> dict[str, list[Any]]:
+    session = OrtSession(onnx, precision, bucket_profiles(data.task.buckets, 32))
+    return run_rows(session, data, SilentProgress(), onnx.name)
+
+
+def _show_encoder(model: ir.Model) -> None:
+    """Make the last LayerNorm's result an output of the graph."""
+    *_, last = (node for node in model.graph if node.op_type == "LayerNormalization")
+    last.outputs[0].name = _ENCODER
+    model.graph.outputs.append(last.outputs[0])
+
+
+def _encoder(outputs: dict[str, list[Any]], data: EvaluationSet) -> Any:
+    rows = zip(outputs[_ENCODER], data.features.lengths, strict=True)
+    return np.concatenate([row[:length].ravel() for row, length in rows])
+
+
+def _flat(outputs: dict[str, list[Any]]) -> Any:
+    names = sorted(outputs.keys() - {_ENCODER})
+    return np.concatenate([row.ravel() for name in names for row in outputs[name]])
 
 
 if __name__ == "__main__":

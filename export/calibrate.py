@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,16 @@ from calib_data.progress import Progress, SilentProgress
 from calib_data.sampler import CalibrationSet
 from calib_data.tasks import Task
 from export.calibration_table import CalibrationSource, CalibrationTable
+from export.carried import watch_carried
 from export.checkpoint import Checkpoint
 from export.errors import CalibrationError, SiteError
 from export.onnx_export import input_names
-from export.sites import Site, SiteKind, attention_names, encoder_sites
+from export.sites import LayerNames, Site, SiteKind, encoder_sites, layer_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from export.range_calibrator import RealTokens
 
 _ORDER = "sorted by length"
 _BATCH_SIZE = 16
@@ -38,7 +44,7 @@ def calibrate(
 ) -> CalibrationTable:
     """Record the range of every activation site in one pass, in memory that does not grow.
 
-    One batch runs ahead of it, to find the centers that k and v are counted relative to.
+    One batch runs ahead of it, to find the centers that some sites are counted relative to.
 
     ModelOpt places the observers. The checkpoint's model carries its quantizers afterwards, so
     export it before, not after.
@@ -57,7 +63,7 @@ def calibrate(
     import torch
 
     with _quiet_modelopt():
-        from export.range_calibrator import MeanCalibrator, RangeCalibrator, RealTokens
+        from export.range_calibrator import RangeCalibrator, RealTokens
 
     rows = len(data.features.input_ids)
     if rows == 0:
@@ -83,32 +89,58 @@ def calibrate(
             checkpoint.model(**inputs)
 
     batches = _batches(data, batch_size, checkpoint.tokenizer.pad_token_id)
-    attention = attention_names(checkpoint.architecture, checkpoint.layers)
-    means = {
-        site.name: MeanCalibrator(site.kind, real)
-        for site in sites
-        if site.kind in {SiteKind.ATTENTION_K, SiteKind.ATTENTION_V}
-    }
-    _observe(checkpoint.model, sites, means)
+    layers = layer_names(checkpoint.architecture, checkpoint.layers)
     # Batches run from short rows to long ones: the middle one is neither.
-    run(batches[len(batches) // 2])
-    centers = {name: mean.mean() for name, mean in means.items()}
-    # What moves v moves PV, whose rows are averages of v.
-    centers.update({layer.context: centers[layer.value] for layer in attention})
-
-    calibrators = {
-        site.name: RangeCalibrator(site.name, site.kind, real, centers.get(site.name))
-        for site in sites
+    centers = _centers(
+        checkpoint.model, sites, layers, real, lambda: run(batches[len(batches) // 2])
+    )
+    # A residual is the tensor that the linear beside it reads: one quantizer, one calibrator.
+    by_quantizer = {
+        site.quantizer: RangeCalibrator(site.name, site.kind, real, centers.get(site.name))
+        for site in reversed(sites)
     }
+    calibrators = {site.name: by_quantizer[site.quantizer] for site in sites}
     _observe(checkpoint.model, sites, calibrators)
-    for batch in (progress or SilentProgress()).track(batches, "Calibrating", total=len(batches)):
-        run(batch)
+    with watch_carried(checkpoint.model, layers) as carried:
+        for batch in (progress or SilentProgress()).track(
+            batches, "Calibrating", total=len(batches)
+        ):
+            run(batch)
     return CalibrationTable(
         source=calibration_source(checkpoint, task, data, batch_size),
         sites={name: calibrator.histogram for name, calibrator in calibrators.items()},
         centers={name: center.cpu().numpy() for name, center in centers.items()},
         centered={name: calibrators[name].centered for name in centers},
+        channel_amax={
+            name: calibrators[name].channel_amax().cpu().numpy()
+            for layer in layers
+            for name in layer.normalized_sites
+        },
+        carried=carried.amax(),
     )
+
+
+def _centers(
+    model: Any,
+    sites: Sequence[Site],
+    layers: Sequence[LayerNames],
+    real: RealTokens,
+    run_batch: Callable[[], None],
+) -> dict[str, Tensor]:
+    """Channel means of k, v and GELU outputs over one batch, float32 [hidden] each.
+
+    Any center leaves the function that is computed exact, so that one batch tells enough.
+    """
+    from export.range_calibrator import MeanCalibrator
+
+    centered = {name for layer in layers for name in (layer.k_site, layer.v_site, layer.gelu_site)}
+    means = {site.name: MeanCalibrator(site.kind, real) for site in sites if site.name in centered}
+    _observe(model, sites, means)
+    run_batch()
+    centers = {name: mean.mean() for name, mean in means.items()}
+    # What moves v moves PV, whose rows are averages of v.
+    centers.update({layer.context_site: centers[layer.v_site] for layer in layers})
+    return centers
 
 
 def calibration_source(

@@ -16,7 +16,7 @@ from export.errors import CalibrationError
 from export.histogram import BINS, RangeHistogram
 from export.recipe import CalibrationMethod, Calibrator, QuantFormat
 
-VERSION = 2
+VERSION = 3
 
 # Candidates of mse and entropy: every eighth bin edge above the first 128 (ModelOpt's start).
 _FIRST_BIN = 128
@@ -55,14 +55,22 @@ class CalibrationTable:
     Attributes:
         source: What was run, on what.
         sites: Site name to the histogram of the absolute values it carried, padding excluded.
-        centers: Site name to the channel centers of k, v and PV, float32 [hidden].
+        centers: Site name to its channel centers, float32 [hidden], of k, v, PV and GELU outputs.
         centered: The same sites' histograms, counted relative to those centers.
+        channel_amax: Site name to the largest magnitude in each channel, float32 [hidden], of
+            LayerNorm outputs that linears read.
+        carried: Tensor to the largest magnitude it had, padding included, of every tensor that an
+            engine carries unquantized and that can grow: outputs of linears
+            (`<module>.output`), inputs of LayerNorms (`<module>.input`), and attention scores ahead
+            of the mask (`<module>.scores`).
     """
 
     source: CalibrationSource
     sites: Mapping[str, RangeHistogram]
     centers: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     centered: Mapping[str, RangeHistogram] = field(default_factory=dict)
+    channel_amax: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    carried: Mapping[str, float] = field(default_factory=dict)
 
     def amax(
         self, site: str, calibrator: Calibrator, fmt: QuantFormat, centered: bool = False
@@ -73,16 +81,13 @@ class CalibrationTable:
             site: Its name.
             calibrator: Percentile and entropy are ModelOpt's procedures, applied to our histogram.
             fmt: What the site is quantized to.
-            centered: Whether the graph is centered (`export.centering`); sites that centering does
-                not move have one range only.
+            centered: Whether a rule has made the site relative to its center.
 
         Raises:
             CalibrationError: The site is not in the table, or never carried a non-zero value.
         """
         try:
-            histogram = self.sites[site]
-            if centered:
-                histogram = self.centered.get(site, histogram)
+            histogram = (self.centered if centered else self.sites)[site]
         except KeyError:
             raise CalibrationError(
                 f"calibration.json has no site '{site}'",
@@ -140,7 +145,11 @@ def table_to_json(table: CalibrationTable) -> str:
         for name in table.sites
     )
     source = json.dumps(asdict(table.source), indent=2).replace("\n", "\n  ")
-    return f'{{\n  "version": {VERSION},\n  "source": {source},\n  "sites": {{\n{lines}\n  }}\n}}\n'
+    carried = json.dumps(dict(table.carried), indent=2).replace("\n", "\n  ")
+    return (
+        f'{{\n  "version": {VERSION},\n  "source": {source},\n  "carried": {carried},\n'
+        f'  "sites": {{\n{lines}\n  }}\n}}\n'
+    )
 
 
 def _site_to_dict(table: CalibrationTable, name: str) -> dict[str, Any]:
@@ -148,6 +157,8 @@ def _site_to_dict(table: CalibrationTable, name: str) -> dict[str, Any]:
     if name in table.centers:
         plain["center"] = table.centers[name].tolist()
         plain["centered"] = _histogram_to_dict(table.centered[name])
+    if name in table.channel_amax:
+        plain["channel_amax"] = table.channel_amax[name].tolist()
     return plain
 
 
@@ -177,7 +188,7 @@ def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
             source=source,
             sites={name: _histogram_from_dict(name, site) for name, site in sites.items()},
             centers={
-                name: _center_from_list(name, site["center"])
+                name: _channels_from_list(name, site["center"])
                 for name, site in sites.items()
                 if "center" in site
             },
@@ -186,6 +197,12 @@ def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
                 for name, site in sites.items()
                 if "center" in site
             },
+            channel_amax={
+                name: _channels_from_list(name, site["channel_amax"])
+                for name, site in sites.items()
+                if "channel_amax" in site
+            },
+            carried={name: float(amax) for name, amax in plain["carried"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CalibrationError(f"'{path}' is not a calibration table: {error}", remedy) from error
@@ -202,8 +219,8 @@ def _histogram_from_dict(name: str, plain: Mapping[str, Any]) -> RangeHistogram:
     return RangeHistogram(upper=upper, amax=amax, counts=counts)
 
 
-def _center_from_list(name: str, plain: list[float]) -> NDArray[np.float32]:
-    center = np.asarray(plain, dtype=np.float32)
-    if center.ndim != 1 or not np.isfinite(center).all():
-        raise ValueError(f"site '{name}' has an impossible center")
-    return center
+def _channels_from_list(name: str, plain: list[float]) -> NDArray[np.float32]:
+    channels = np.asarray(plain, dtype=np.float32)
+    if channels.ndim != 1 or not np.isfinite(channels).all():
+        raise ValueError(f"site '{name}' has impossible channels")
+    return channels

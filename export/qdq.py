@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from export.architectures import Architecture, get_architecture
 from export.calibration_table import CalibrationTable
-from export.centering import center_attention
 from export.codes import quantize
 from export.errors import ExportError
 from export.onnx_export import METADATA_PREFIX
 from export.precision import FloatType
 from export.recipe import Granularity, QuantFormat, QuantRecipe, select_sites
-from export.sites import GraphSite, Site, SiteKind, attention_names, encoder_sites, locate_sites
+from export.rules.center_attention import center_attention
+from export.rules.center_gelu import center_gelu
+from export.rules.rewrite import Rewrite
+from export.rules.smooth_layernorm import smooth_layernorm
+from export.sites import GraphSite, Site, SiteKind, encoder_sites, layer_names, locate_sites
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,6 +36,9 @@ _LOG = logging.getLogger(__name__)
 # 1.1 MB of plan a layer and bucket for BERT-base. Powers of two coincide, and cost FP8 nothing: its
 # steps are relative, so only the subnormal range moves, by less than one binade.
 _SHARED_KERNEL_KINDS = frozenset({SiteKind.ATTENTION_Q, SiteKind.ATTENTION_K, SiteKind.ATTENTION_V})
+
+# Q/DQ pairs by the value and the scale they quantize: a residual shares that of the linear beside.
+_Pairs = dict[tuple["ir.Value", float], "ir.Value"]
 
 # Softmax cannot leave [0, 1], so its range needs no data.
 _SOFTMAX_AMAX = 1.0
@@ -94,13 +100,13 @@ def insert_qdq(
     """
     every_site = graph_sites(model)
     sites = select_sites(recipe, every_site)
-    if recipe.center_attention:
-        center_attention(model, attention_names(*_encoder(model)), every_site, table.centers)
+    rewrites = _rewrite(model, recipe, table, every_site, scale_type)
     located = locate_sites(model, sites)
     scales = []
+    pairs: _Pairs = {}
     for site in sites:
         place = located[site.name]
-        amax = _amax(place, recipe, table)
+        amax = _amax(place, recipe, table, rewrites)
         scale = amax / recipe.format.max_value
         if recipe.format is QuantFormat.FP8 and site.kind in _SHARED_KERNEL_KINDS:
             scale = np.exp2(np.ceil(np.log2(scale)))
@@ -108,21 +114,51 @@ def insert_qdq(
         if site.kind is SiteKind.LINEAR_WEIGHT:
             _quantize_weight(model, place, scale, recipe.format)
         else:
-            _quantize_activation(model, place, scale, recipe.format)
+            _quantize_activation(model, place, scale, recipe.format, pairs)
         scales.append(SiteScale(site.name, scale))
     _drop_unused_weights(model)
     return tuple(scales)
 
 
-def _amax(place: GraphSite, recipe: QuantRecipe, table: CalibrationTable) -> NDArray[np.float64]:
+def _rewrite(
+    model: ir.Model,
+    recipe: QuantRecipe,
+    table: CalibrationTable,
+    sites: tuple[Site, ...],
+    scale_type: FloatType,
+) -> tuple[Rewrite, ...]:
+    """Apply the rules that the recipe asks for, and log where one did not apply."""
+    layers = layer_names(*_encoder(model))
+    rewrites: list[Rewrite] = []
+    if recipe.center_attention:
+        rewrites.append(center_attention(model, layers, sites, table.centers))
+    if recipe.center_gelu:
+        rewrites.append(center_gelu(model, layers, sites, table.centers))
+    if recipe.smoothquant is not None:
+        rewrites.append(
+            smooth_layernorm(
+                model, layers, sites, table.channel_amax, recipe.smoothquant, scale_type
+            )
+        )
+    for rewrite in rewrites:
+        for where, reason in rewrite.refused.items():
+            _LOG.warning("%s does not apply to %s: %s", rewrite.rule, where, reason)
+    return tuple(rewrites)
+
+
+def _amax(
+    place: GraphSite, recipe: QuantRecipe, table: CalibrationTable, rewrites: tuple[Rewrite, ...]
+) -> NDArray[np.float64]:
     site = place.site
     how = recipe.kinds[site.kind]
     if site.kind is SiteKind.ATTENTION_P:
         return np.array(_SOFTMAX_AMAX)
     if site.kind is not SiteKind.LINEAR_WEIGHT:
-        return np.array(
-            table.amax(site.name, how.calibrator, recipe.format, recipe.center_attention)
-        )
+        for rewrite in rewrites:
+            if site.name in rewrite.amax:
+                return np.array(rewrite.amax[site.name])
+        centered = any(site.name in rewrite.centered for rewrite in rewrites)
+        return np.array(table.amax(site.name, how.calibrator, recipe.format, centered))
     weight = np.abs(_weight(place))
     if how.granularity is Granularity.PER_TENSOR:
         return np.array(weight.max(), np.float64)
@@ -182,8 +218,23 @@ def _quantize_weight(
 
 
 def _quantize_activation(
-    model: ir.Model, place: GraphSite, scale: NDArray[np.float64], fmt: QuantFormat
+    model: ir.Model,
+    place: GraphSite,
+    scale: NDArray[np.float64],
+    fmt: QuantFormat,
+    pairs: _Pairs,
 ) -> None:
+    key = (place.value, float(scale))
+    if key not in pairs:
+        pairs[key] = _insert_pair(model, place, scale, fmt)
+    for node, index in place.consumers:
+        node.replace_input_with(index, pairs[key])
+
+
+def _insert_pair(
+    model: ir.Model, place: GraphSite, scale: NDArray[np.float64], fmt: QuantFormat
+) -> ir.Value:
+    """Put Q and DQ behind a tensor's producer, and return what DQ computes."""
     import ml_dtypes
     import onnx_ir as ir
 
@@ -207,8 +258,7 @@ def _quantize_activation(
     producer = place.value.producer()
     assert producer is not None  # every activation site is computed by a node
     model.graph.insert_after(producer, [quantize, dequantize])
-    for node, index in place.consumers:
-        node.replace_input_with(index, dequantize.outputs[0])
+    return dequantize.outputs[0]
 
 
 def _connect(dequantize: ir.Node, original: ir.Value, name: str) -> None:

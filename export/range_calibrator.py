@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from modelopt.torch.quantization.calib import _Calibrator
 from torch import Tensor
 
 from calib_data.errors import ToolchainError
 from export.errors import CalibrationError
 from export.histogram import RangeHistogram
-from export.sites import SiteKind
+from export.sites import ATTENTION_KINDS, SiteKind
 
 
 @dataclass
@@ -27,11 +28,10 @@ class RealTokens:
         """The real tokens of a batch, one a row: [tokens, …].
 
         Args:
-            x: [batch, sequence, width] for a linear's input, else
-                [batch, heads, sequence, head_dim].
+            x: [batch, heads, sequence, head_dim] inside attention, else [batch, sequence, width].
             kind: What x is.
         """
-        by_token = x if kind is SiteKind.LINEAR_INPUT else x.transpose(1, 2)
+        by_token = x.transpose(1, 2) if kind in ATTENTION_KINDS else x
         tokens = by_token.flatten(0, 1)
         return tokens if self.positions is None else tokens.index_select(0, self.positions)
 
@@ -70,7 +70,8 @@ class MeanCalibrator(_Calibrator):  # type: ignore[misc]
 class RangeCalibrator(_Calibrator):  # type: ignore[misc]
     """Counts what a site carries into a `RangeHistogram`, padding excluded.
 
-    A site with a center is counted twice: as it is, and relative to its center.
+    A site with a center is counted twice: as it is, and relative to its center. The largest
+    magnitude of each channel is kept beside.
 
     ModelOpt takes a calibrator by its base class, which is why this one has a base class.
     Padding is left out because its values never reach a real token's result: padded keys are
@@ -87,23 +88,34 @@ class RangeCalibrator(_Calibrator):  # type: ignore[misc]
         self._center = center
         self.histogram = RangeHistogram()
         self.centered = RangeHistogram()
+        self._channel_amax: Tensor | None = None
 
     def collect(self, x: Tensor) -> None:
         """Count one batch: [batch, sequence, width], or [batch, heads, sequence, head_dim]."""
-        tokens = self._real.select(x, self._kind)
+        tokens = self._real.select(x, self._kind).flatten(1)
+        amax = tokens.abs().amax(dim=0)
+        self._channel_amax = (
+            amax if self._channel_amax is None else torch.maximum(self._channel_amax, amax)
+        )
         try:
             self.histogram.update(tokens)
             if self._center is not None:
-                self.centered.update(tokens.flatten(1) - self._center)
+                self.centered.update(tokens - self._center)
         except ValueError as error:
             raise CalibrationError(
                 f"site '{self._site}' carried NaN or infinity during calibration",
                 "check the checkpoint's weights: run it once in FP32 on the same data",
             ) from error
 
+    def channel_amax(self) -> Tensor:
+        """The largest magnitude of each channel, float32 [hidden]."""
+        assert self._channel_amax is not None  # asked for after a batch
+        return self._channel_amax.float()
+
     def reset(self) -> None:
         """Forget everything."""
         self.histogram, self.centered = RangeHistogram(), RangeHistogram()
+        self._channel_amax = None
 
     def compute_amax(self) -> None:
         """Refuse: amax values are derived from the calibration table, not inside the model."""

@@ -96,8 +96,12 @@ class QuantRecipe:
         format: One format for the whole engine: TensorRT cannot mix FP8 and INT8 before Blackwell.
         kinds: Site kinds that are quantized, and how; a kind that is absent stays high precision.
         exclude: Shell patterns of site names that stay high precision all the same.
-        center_attention: Whether k and v are quantized relative to their channel centers, which
-            costs nothing at run time (`export.centering`).
+        center_attention: Whether k and v are quantized relative to their channel means
+            (`export.rules.center_attention`).
+        center_gelu: Whether the GELU's output is (`export.rules.center_gelu`).
+        smoothquant: Migration strength of SmoothQuant on what LayerNorms feed to linears
+            (`export.rules.smooth_layernorm`); their range is then the max, whatever the calibrator:
+            any other would cost a second pass over the data. None: no SmoothQuant.
     """
 
     name: str
@@ -105,8 +109,15 @@ class QuantRecipe:
     kinds: Mapping[SiteKind, KindRecipe]
     exclude: tuple[str, ...] = field(default=())
     center_attention: bool = False
+    center_gelu: bool = False
+    smoothquant: float | None = None
 
     def __post_init__(self) -> None:
+        if self.smoothquant is not None and not 0 < self.smoothquant < 1:
+            raise RecipeError(
+                f"recipe '{self.name}' has smoothquant {self.smoothquant}, outside (0, 1)",
+                "use 0.5, as its authors do: 0 leaves all to the activations, 1 to the weights",
+            )
         quantized = ATTENTION_KINDS & self.kinds.keys()
         if quantized and quantized != ATTENTION_KINDS:
             missing = ", ".join(sorted(kind.value for kind in ATTENTION_KINDS - quantized))
@@ -141,6 +152,10 @@ class QuantRecipe:
         )
 
 
+# A branch of a residual or a GELU's input stands beside a GEMM, not in it: each may go alone.
+FREE_KINDS = frozenset({SiteKind.RESIDUAL_INPUT, SiteKind.GELU_INPUT})
+
+
 def select_sites(recipe: QuantRecipe, sites: Iterable[Site]) -> tuple[Site, ...]:
     """The sites that a recipe quantizes, checked for what an engine can run.
 
@@ -159,7 +174,7 @@ def select_sites(recipe: QuantRecipe, sites: Iterable[Site]) -> tuple[Site, ...]
     chosen_names = {site.name for site in chosen}
     operands: dict[str, set[bool]] = {}
     for site in sites:
-        if site.kind in recipe.kinds:
+        if site.kind in recipe.kinds and site.kind not in FREE_KINDS:
             for module in site.modules:
                 operands.setdefault(module, set()).add(site.name in chosen_names)
     torn = sorted(module for module, states in operands.items() if len(states) > 1)
@@ -183,17 +198,39 @@ def _activations(calibrator: Calibrator, weights: KindRecipe) -> dict[SiteKind, 
     }
 
 
+_P99_9 = Calibrator(CalibrationMethod.PERCENTILE, 99.9)
+_P99_999 = Calibrator(CalibrationMethod.PERCENTILE, 99.999)
 _PER_CHANNEL = KindRecipe(granularity=Granularity.PER_CHANNEL)
 
 PRESETS: dict[str, QuantRecipe] = {
     recipe.name: recipe
     for recipe in (
         QuantRecipe("fp8", QuantFormat.FP8, _activations(Calibrator(), _PER_CHANNEL)),
+        # NVIDIA's MLPerf BERT: residual branches and GELU inputs too, so that fewer tensors of
+        # 16 bits are written, for less accuracy.
+        QuantRecipe(
+            "fp8-mlperf",
+            QuantFormat.FP8,
+            {
+                **_activations(_P99_9, KindRecipe()),
+                SiteKind.RESIDUAL_INPUT: KindRecipe(_P99_9),
+                SiteKind.GELU_INPUT: KindRecipe(_P99_9),
+            },
+        ),
         QuantRecipe(
             "int8",
             QuantFormat.INT8,
-            _activations(Calibrator(CalibrationMethod.PERCENTILE, 99.999), _PER_CHANNEL),
+            _activations(_P99_999, _PER_CHANNEL),
             center_attention=True,
+            center_gelu=True,
+            smoothquant=0.5,
+        ),
+        # Xiao et al. 2023, with attention quantized as well.
+        QuantRecipe(
+            "int8-smoothquant",
+            QuantFormat.INT8,
+            _activations(Calibrator(), _PER_CHANNEL),
+            smoothquant=0.5,
         ),
         # What papers call INT8 post-training quantization; a baseline, not a recommendation.
         QuantRecipe(
@@ -234,6 +271,9 @@ def load_recipe(name_or_file: str) -> QuantRecipe:
         ) from error
 
 
+_SWITCHES = ("center_attention", "center_gelu")
+
+
 def recipe_to_dict(recipe: QuantRecipe) -> dict[str, Any]:
     """The recipe as plain data, for YAML and JSON."""
     plain: dict[str, Any] = {
@@ -253,23 +293,29 @@ def recipe_to_dict(recipe: QuantRecipe) -> dict[str, Any]:
     }
     if recipe.exclude:
         plain["exclude"] = list(recipe.exclude)
-    if recipe.center_attention:
-        plain["center_attention"] = True
+    for switch in _SWITCHES:
+        if getattr(recipe, switch):
+            plain[switch] = True
+    if recipe.smoothquant is not None:
+        plain["smoothquant"] = recipe.smoothquant
     return plain
 
 
 def recipe_from_dict(plain: Mapping[str, Any]) -> QuantRecipe:
     """The inverse of `recipe_to_dict`; a key that it does not know is a ValueError."""
-    _refuse_unknown(plain, {"name", "format", "kinds", "exclude", "center_attention"})
-    center = plain.get("center_attention", False)
-    if not isinstance(center, bool):
-        raise ValueError(f"center_attention is {center!r}, not true or false")
+    _refuse_unknown(plain, {"name", "format", "kinds", "exclude", "smoothquant", *_SWITCHES})
+    switches = {switch: plain.get(switch, False) for switch in _SWITCHES}
+    for switch, value in switches.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{switch} is {value!r}, not true or false")
+    alpha = plain.get("smoothquant")
     return QuantRecipe(
         name=str(plain["name"]),
         format=QuantFormat(plain["format"]),
         kinds={SiteKind(kind): _kind_from_dict(how) for kind, how in plain["kinds"].items()},
         exclude=tuple(plain.get("exclude", ())),
-        center_attention=center,
+        smoothquant=None if alpha is None else float(alpha),
+        **switches,
     )
 
 

@@ -38,6 +38,8 @@ class SiteKind(str, Enum):
     ATTENTION_K = "attention_k"
     ATTENTION_P = "attention_p"
     ATTENTION_V = "attention_v"
+    RESIDUAL_INPUT = "residual_input"
+    GELU_INPUT = "gelu_input"
 
 
 ATTENTION_KINDS = frozenset(
@@ -63,7 +65,8 @@ class Site:
         layer: Index of the encoder layer.
         modules: Torch module paths that consume the tensor (three for the input that query, key
             and value share).
-        quantizer: Path of the ModelOpt quantizer that sees the tensor.
+        quantizer: Path of the ModelOpt quantizer that sees the tensor. A residual is the very
+            tensor that the linear beside it reads, and shares that one's.
     """
 
     name: str
@@ -114,16 +117,37 @@ def _layer_sites(architecture: Architecture, layer: int) -> Iterator[Site]:
         yield Site(
             f"{attention}.{role}", kind, layer, (attention,), f"{attention}.{role}_bmm_quantizer"
         )
-    for name in (architecture.attention_output, architecture.ffn_in, architecture.ffn_out):
-        module = f"{prefix}.{name}"
-        yield Site(
-            name=f"{module}.input",
-            kind=SiteKind.LINEAR_INPUT,
-            layer=layer,
-            modules=(module,),
-            quantizer=f"{module}.input_quantizer",
-        )
-        yield _weight_site(module, layer)
+    output, ffn_in, ffn_out = (
+        f"{prefix}.{name}"
+        for name in (architecture.attention_output, architecture.ffn_in, architecture.ffn_out)
+    )
+    yield from _linear_sites(output, layer)
+    yield _residual_site(output, layer, f"{query}.input_quantizer")
+    yield from _linear_sites(ffn_in, layer)
+    yield Site(
+        name=f"{ffn_in}.output",
+        kind=SiteKind.GELU_INPUT,
+        layer=layer,
+        modules=(ffn_in,),
+        quantizer=f"{ffn_in}.output_quantizer",
+    )
+    yield from _linear_sites(ffn_out, layer)
+    yield _residual_site(ffn_out, layer, f"{ffn_in}.input_quantizer")
+
+
+def _linear_sites(module: str, layer: int) -> Iterator[Site]:
+    yield Site(
+        name=f"{module}.input",
+        kind=SiteKind.LINEAR_INPUT,
+        layer=layer,
+        modules=(module,),
+        quantizer=f"{module}.input_quantizer",
+    )
+    yield _weight_site(module, layer)
+
+
+def _residual_site(module: str, layer: int, quantizer: str) -> Site:
+    return Site(f"{module}.residual", SiteKind.RESIDUAL_INPUT, layer, (module,), quantizer)
 
 
 def _weight_site(module: str, layer: int) -> Site:
@@ -137,46 +161,73 @@ def _weight_site(module: str, layer: int) -> Site:
 
 
 @dataclass(frozen=True)
-class AttentionNames:
-    """Names of the sites and linears around one layer's attention.
+class LayerNames:
+    """Names of the sites and linears that the rewrite rules of one layer speak of.
 
     Attributes:
-        key: Site of k.
-        value: Site of v.
-        context: Site of PV, the input of the projection after attention.
-        key_linear: Module path of the key projection.
-        value_linear: Module path of the value projection.
-        output_linear: Module path of the projection after attention.
+        index: Of the layer.
+        attention: Module path of the attention.
+        query: Module path of the query projection.
+        key: Of the key projection.
+        value: Of the value projection.
+        output: Of the projection after attention.
+        ffn_in: Of the first feed-forward linear.
+        ffn_out: Of the second.
     """
 
+    index: int
+    attention: str
+    query: str
     key: str
     value: str
-    context: str
-    key_linear: str
-    value_linear: str
-    output_linear: str
+    output: str
+    ffn_in: str
+    ffn_out: str
 
     @property
-    def sites(self) -> tuple[str, str, str]:
-        """The sites that centering v and k moves."""
-        return (self.key, self.value, self.context)
+    def k_site(self) -> str:
+        """Site of k."""
+        return f"{self.attention}.k"
+
+    @property
+    def v_site(self) -> str:
+        """Site of v."""
+        return f"{self.attention}.v"
+
+    @property
+    def context_site(self) -> str:
+        """Site of PV, which the projection after attention reads."""
+        return f"{self.output}.input"
+
+    @property
+    def gelu_site(self) -> str:
+        """Site of the GELU's output, which the second feed-forward linear reads."""
+        return f"{self.ffn_out}.input"
+
+    @property
+    def normalized_sites(self) -> dict[str, tuple[str, ...]]:
+        """Sites of LayerNorm outputs, and the linears that read each."""
+        return {
+            f"{self.attention}.input": (self.query, self.key, self.value),
+            f"{self.ffn_in}.input": (self.ffn_in,),
+        }
 
 
-def attention_names(architecture: Architecture, layers: int) -> tuple[AttentionNames, ...]:
+def layer_names(architecture: Architecture, layers: int) -> tuple[LayerNames, ...]:
     """The names of every layer, in order."""
     names = []
     for index in range(layers):
         layer = architecture.layer.format(index)
-        attention = f"{layer}.{architecture.attention}"
-        output = f"{layer}.{architecture.attention_output}"
         names.append(
-            AttentionNames(
-                key=f"{attention}.k",
-                value=f"{attention}.v",
-                context=f"{output}.input",
-                key_linear=f"{layer}.{architecture.key}",
-                value_linear=f"{layer}.{architecture.value}",
-                output_linear=output,
+            LayerNames(
+                index=index,
+                attention=f"{layer}.{architecture.attention}",
+                query=f"{layer}.{architecture.query}",
+                key=f"{layer}.{architecture.key}",
+                value=f"{layer}.{architecture.value}",
+                output=f"{layer}.{architecture.attention_output}",
+                ffn_in=f"{layer}.{architecture.ffn_in}",
+                ffn_out=f"{layer}.{architecture.ffn_out}",
             )
         )
     return tuple(names)
@@ -237,6 +288,12 @@ def _locate(site: Site, matmuls: Mapping[str, list[ir.Node]]) -> GraphSite:
         }[site.kind]
         return GraphSite(site, _input(node, index, site), ((node, index),), None)
     nodes = [_linear(site, module, matmuls[module]) for module in site.modules]
+    if site.kind is SiteKind.GELU_INPUT:
+        value = _biased(nodes[0])
+        return GraphSite(site, value, tuple((use.node, use.idx) for use in value.uses()), None)
+    if site.kind is SiteKind.RESIDUAL_INPUT:
+        add, index = _residual(nodes[0], site)
+        return GraphSite(site, _input(add, index, site), ((add, index),), None)
     if site.kind is SiteKind.LINEAR_WEIGHT:
         return GraphSite(site, _input(nodes[0], 1, site), ((nodes[0], 1),), channel_axis=1)
     values = {_input(node, 0, site) for node in nodes}
@@ -250,6 +307,29 @@ def _linear(site: Site, module: str, nodes: list[ir.Node]) -> ir.Node:
     if len(linears) != 1:
         raise _untied(site, f"module '{module}' has {len(linears)} MatMuls with a constant weight")
     return linears[0]
+
+
+def _biased(linear: ir.Node) -> ir.Value:
+    """A linear's result: what its MatMul computes, with the bias where it has one."""
+    add = bias_add(linear)
+    return linear.outputs[0] if add is None else add[0].outputs[0]
+
+
+def bias_add(linear: ir.Node) -> tuple[ir.Node, int] | None:
+    """The Add of a linear's bias and the index of the bias in it; None for a linear without."""
+    for use in linear.outputs[0].uses():
+        bias = use.node.inputs[1 - use.idx] if use.node.op_type == "Add" else None
+        if bias is not None and bias.const_value is not None:
+            return use.node, 1 - use.idx
+    return None
+
+
+def _residual(linear: ir.Node, site: Site) -> tuple[ir.Node, int]:
+    """The Add behind a linear, and the index of the branch in it that skips the linear."""
+    adds = [use for use in _biased(linear).uses() if use.node.op_type == "Add"]
+    if len(adds) != 1:
+        raise _untied(site, f"{len(adds)} residual Adds follow its linear")
+    return adds[0].node, 1 - adds[0].idx
 
 
 def _attention_matmuls(site: Site, nodes: list[ir.Node]) -> tuple[ir.Node, ir.Node]:

@@ -3,9 +3,9 @@
 The roofline model (Williams et al. 2009): a kernel takes as long as its arithmetic at the peak
 rate or its memory traffic at the peak bandwidth, whichever is longer. Counted are, for a linear,
 its input read once, its weight, and its output; for attention, q, k, v and the output, since the
-fused kernel keeps the scores on the chip. Operands count 1 byte in 8 bits and 2 otherwise; what is
-written always counts 2. Real kernels reach neither peak, so the numbers rank units; they are no
-forecast of a latency.
+fused kernel keeps the scores on the chip; for a residual or a GELU's input, that tensor. Operands
+count 1 byte in 8 bits and 2 otherwise; what is written always counts 2. Real kernels reach neither
+peak, so the numbers rank units; they are no forecast of a latency.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from deploy.engine.profiles import Shape
 from deploy.tune.units import Unit
+from export.recipe import FREE_KINDS
 from export.sites import SiteKind
 
 
@@ -82,6 +83,8 @@ def unit_work(unit: Unit, encoder: Encoder, shape: Shape) -> Work:
         elif site.kind is SiteKind.ATTENTION_P:  # lives on the chip; stands for both MatMuls
             flops += 4.0 * tokens * shape.sequence * encoder.attention_width
             results += tokens * encoder.attention_width
+        elif site.kind in FREE_KINDS:  # as wide as what its linear computes; read once
+            operands += tokens * encoder.weights[site.modules[0]][1]
         else:
             operands += tokens * encoder.attention_width
     return Work(flops, operands, results)

@@ -1,14 +1,14 @@
 """How much harm each unit does, from being the only one quantized and the only one that is not.
 
 Agreement and the metric are reported, but they are too coarse to rank by: most units change no
-prediction at all. The relative error of the outputs moves with every unit. Errors of units are
-nearly independent, so their squares add up, and a unit's damage is its share of the squared error:
+prediction at all. The relative error of the outputs moves with every unit. Squares of independent
+errors add up, so damage is counted in squared error:
 
     damage = (error(only it)^2 - error(none)^2  +  error(all)^2 - error(all but it)^2) / 2
 
-the mean of what it adds when it comes first and when it comes last, which are the two ends of its
-Shapley value. The second difference alone would be noise for a small unit, since it is one of two
-large errors, and the first alone would not see that a unit only hurts among others. error(none) is
+the mean of what a unit adds when it comes first and when it comes last, which are the two ends of
+its Shapley value. Both are needed: a unit that only does harm where others have done some shows in
+the second difference alone, and a small unit drowns there, between two large errors. error(none) is
 what the type of the unquantized rest costs. Damage below 0 is noise: such a unit costs nothing.
 """
 

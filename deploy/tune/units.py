@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from glob import escape
 
 from export.architectures import Architecture
-from export.recipe import QuantRecipe, select_sites
-from export.sites import Site
+from export.recipe import FREE_KINDS, QuantRecipe, select_sites
+from export.sites import Site, SiteKind
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def find_units(
 
     Sites that feed one module belong together, and so do those that are tied by a third: that is
     what `select_sites` demands of exclusions. It joins query, key and value by the input they
-    share, and q, k, p and v by the attention that multiplies them.
+    share, and q, k, p and v by the attention that multiplies them. Residuals and GELU inputs are
+    units of their own.
 
     Args:
         recipe: What it excludes belongs to no unit.
@@ -55,7 +56,7 @@ def find_units(
     """
     groups: list[list[Site]] = []
     for site in select_sites(recipe, sites):
-        tied = [group for group in groups if any(_share(site, other) for other in group)]
+        tied = [group for group in groups if any(_tied(site, other) for other in group)]
         groups = [group for group in groups if group not in tied]
         groups.append([member for group in tied for member in group] + [site])
     return tuple(_unit(group, architecture) for group in groups)
@@ -67,7 +68,9 @@ def with_fallbacks(recipe: QuantRecipe, fallbacks: Iterable[Unit], name: str) ->
     return replace(recipe, name=name, exclude=(*recipe.exclude, *names))
 
 
-def _share(left: Site, right: Site) -> bool:
+def _tied(left: Site, right: Site) -> bool:
+    if FREE_KINDS & {left.kind, right.kind}:
+        return False
     return not set(left.modules).isdisjoint(right.modules)
 
 
@@ -82,4 +85,7 @@ def _unit(sites: Sequence[Site], architecture: Architecture) -> Unit:
         frozenset({architecture.ffn_out}): "ffn out",
     }
     paths = frozenset(module.removeprefix(prefix) for site in sites for module in site.modules)
-    return Unit(layer, roles.get(paths, ", ".join(sorted(paths))), tuple(sites))
+    role = roles[paths]
+    if sites[0].kind in FREE_KINDS:
+        role += " gelu" if sites[0].kind is SiteKind.GELU_INPUT else " residual"
+    return Unit(layer, role, tuple(sites))

@@ -27,7 +27,14 @@ from deploy.tune.search import most_steps, search
 from deploy.tune.units import find_units, with_fallbacks
 from export.architectures import get_architecture
 from export.errors import RecipeError
-from export.recipe import PRESETS, load_recipe, recipe_to_dict, select_sites
+from export.recipe import (
+    PRESETS,
+    QuantFormat,
+    QuantRecipe,
+    load_recipe,
+    recipe_to_dict,
+    select_sites,
+)
 from export.sites import ATTENTION_KINDS, encoder_sites
 
 PLANTED = "1 ffn out"
@@ -48,16 +55,25 @@ def test_a_unit_is_the_smallest_thing_that_can_fall_back(model_type):
     units = units_of(model_type=model_type)
     roles = ["qkv", "attention", "attention out", "ffn in", "ffn out"]
     assert [unit.name for unit in units] == [f"{i} {role}" for i in (0, 1) for role in roles]
-    assert [site for unit in units for site in unit.sites] == list(sites)
+    quantized = select_sites(PRESETS["int8"], sites)
+    assert [site for unit in units for site in unit.sites] == list(quantized)
     for unit in units:
         kinds = {site.kind for site in unit.sites}
         assert (kinds == ATTENTION_KINDS) is (unit.role == "attention")
         left = select_sites(with_fallbacks(PRESETS["int8"], [unit], "tuned"), sites)
-        assert set(sites) - set(left) == set(unit.sites)
+        assert set(quantized) - set(left) == set(unit.sites)
         for site in unit.sites:
             part = replace(unit, sites=tuple(each for each in unit.sites if each != site))
             with pytest.raises(RecipeError):
                 select_sites(with_fallbacks(PRESETS["int8"], [part], "tuned"), sites)
+
+
+def test_a_residual_and_a_gelu_input_can_each_fall_back_alone():
+    units = units_of("fp8-mlperf", layers=1)
+    free = {unit.role: [site.name.rpartition(".")[2] for site in unit.sites] for unit in units}
+    assert len(units) == 8
+    assert free["ffn in gelu"] == ["output"]
+    assert free["attention out residual"] == free["ffn out residual"] == ["residual"]
 
 
 def test_what_the_base_recipe_leaves_out_is_no_unit():
@@ -246,7 +262,8 @@ def config_for(checkpoint, data_dir, recipe, out) -> TuneConfig:
 @pytest.fixture(scope="module")
 def last_layer(tmp_path_factory) -> Path:
     """INT8 in the last layer alone, so that there are few units to measure."""
-    recipe = replace(PRESETS["int8"], name="last-layer", exclude=("*.layer.0.*",))
+    kinds = PRESETS["int8"].kinds  # without its rewrite rules, of which one mends what is planted
+    recipe = QuantRecipe("last-layer", QuantFormat.INT8, kinds, exclude=("*.layer.0.*",))
     path = tmp_path_factory.mktemp("recipe") / "last-layer.yaml"
     path.write_text(yaml.safe_dump(recipe_to_dict(recipe)), encoding="utf-8")
     return path

@@ -7,9 +7,9 @@ import onnx_ir as ir
 import pytest
 import torch
 from conftest import Exported, random_rows
+from export.centering import center_attention
 from test_qdq import run, tokens
 
-from export.centering import center_attention
 from export.errors import SiteError
 from export.histogram import RangeHistogram
 from export.precision import FloatType
