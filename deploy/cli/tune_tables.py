@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deploy.cli.tables import gate_line, table_of
 from deploy.report.markdown import change, interval, number, percent
 
 # Heading and alignment; two lines each, so that eleven columns fit into 80.
@@ -53,21 +54,18 @@ def _parts(results: Mapping[str, Any]) -> Iterator[str | Text | Table]:
     yield from _verdict(results)
     yield ""
     yield _accuracy(results)
-    run = results["dev"]["runs"]["tuned"]
-    yield (
-        f"change against fp32, in points; quantized models simulated by {run['backend']} in "
-        f"{run['arithmetic']}"
-    )
+    arithmetic = results["dev"]["runs"]["tuned"]["arithmetic"]
+    yield "change against fp32, in points; changed: predictions that differ from fp32's"
+    yield f"* simulated: the engine's weights and codes, multiplied in {arithmetic}"
     yield ""
     for gate in results["gates"]:
-        verdict = ("holds", "green") if gate["passed"] else ("does not hold", "bold red")
-        limits = f"{number(gate['value'])}, limit {number(gate['limit'])}"
-        yield Text.assemble(f"gate {gate['name']}: {limits}: ", verdict)
-    if results["gates"][0]["passed"] and not results["gates"][1]["passed"]:
-        yield (
-            "the training examples do not show what dev loses: raise --tune-samples, or lower\n"
-            "--max-drop"
-        )
+        yield gate_line(gate)
+    tuning_gate, dev_gate = results["gates"]
+    if tuning_gate["passed"] and not dev_gate["passed"]:
+        # Where the training examples show no drop at all, no limit is low enough.
+        lever = ", or lower --max-drop" if tuning_gate["value"] > 0 else ""
+        yield "the training examples do not show what dev loses:"
+        yield f"raise --tune-samples{lever}"
 
 
 def _units(results: Mapping[str, Any]) -> Table:
@@ -123,19 +121,28 @@ def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _accuracy(results: Mapping[str, Any]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
-    for name in ("dev", "metric", "%", "change", "95 % interval", "changed"):
-        text = name in ("dev", "metric")
-        table.add_column(name, justify="left" if text else "right", no_wrap=True)
+    table = table_of(
+        {
+            "dev": False,
+            "metric": False,
+            "%": True,
+            "change": True,
+            "95 % interval": True,
+            "changed": True,
+            "executed by": False,
+        }
+    )
     for name, run in results["dev"]["runs"].items():
         comparison = results["dev"]["compare"].get(name)
         for index, metric in enumerate(run["metrics"]):
+            first = index == 0
             table.add_row(
-                (run["recipe"] or name) if index == 0 else "",
+                (run["recipe"] or name) + ("*" if run["simulated"] else "") if first else "",
                 metric,
                 percent(run["metrics"][metric]),
                 change(comparison[metric]) if comparison else "",
                 interval(comparison[metric]) if comparison else "",
-                str(comparison["changed"]) if comparison and index == 0 else "",
+                str(comparison["changed"]) if comparison and first else "",
+                run["backend"] if first else "",
             )
     return table
