@@ -108,8 +108,8 @@ def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
     benefit = results["benefit"]
     left = benefit["seconds_tuned"] / benefit["seconds_base"] if benefit["seconds_base"] else 0.0
     yield (
-        f"{len(fallbacks)} of {len(units)} units fall back to "
-        f"{results['config']['high_precision']}: {', '.join(fallbacks)}"
+        f"back in {results['config']['high_precision']}, {len(fallbacks)} of {len(units)} units: "
+        f"{', '.join(fallbacks)}"
     )
     reached = number(round(results["tuning"]["tuned"][metric]["relative_drop"], 4))
     yield (
