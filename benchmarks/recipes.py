@@ -67,17 +67,10 @@ _CALIBRATORS = (
 
 # What can be done to a graph ahead of Q/DQ, singly and together.
 _RULES: dict[str, dict[str, Any]] = {
-    "": {"center_attention": False, "center_gelu": False, "smoothquant": None},
-    "centered attention": {"center_attention": True, "center_gelu": False, "smoothquant": None},
-    "centered GELU": {"center_attention": False, "center_gelu": True, "smoothquant": None},
-    "SmoothQuant": {"center_attention": False, "center_gelu": False, "smoothquant": 0.5},
-    "centered": {"center_attention": True, "center_gelu": True, "smoothquant": None},
-    "centered attention, SmoothQuant": {
-        "center_attention": True,
-        "center_gelu": False,
-        "smoothquant": 0.5,
-    },
-    "centered, SmoothQuant": {"center_attention": True, "center_gelu": True, "smoothquant": 0.5},
+    "": {"center_attention": False, "smoothquant": None},
+    "centered": {"center_attention": True, "smoothquant": None},
+    "SmoothQuant": {"center_attention": False, "smoothquant": 0.5},
+    "centered, SmoothQuant": {"center_attention": True, "smoothquant": 0.5},
 }
 
 
@@ -108,13 +101,16 @@ def main() -> None:
     parser.add_argument(
         "--only", default="*", help="shell pattern of the candidates' names to measure"
     )
+    parser.add_argument(
+        "--format", choices=[fmt.value for fmt in QuantFormat], help="only this one"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = measure(options)
     table = Table(title=f"{options.model}, {options.task}, {options.rows} held-back training rows")
     for column in ("format", "recipe", "encoder error", "output error", "agreement %"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for row in rows:
         table.add_row(
             row["format"],
@@ -158,7 +154,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         )
         reference = _outputs(fp32, Precision.FP32, data)
         before = predict_from_outputs(task, held_back, data.features, reference)
-        for fmt in QuantFormat:
+        for fmt in [QuantFormat(options.format)] if options.format else QuantFormat:
             for recipe in candidates(fmt):
                 if not fnmatchcase(recipe.name, options.only):
                     continue

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +16,13 @@ from calib_data.batching import bucketed_batches, collate
 from calib_data.progress import Progress, SilentProgress
 from calib_data.sampler import CalibrationSet
 from calib_data.tasks import Task
+from export.attention_centers import find_centers
 from export.calibration_table import CalibrationSource, CalibrationTable
 from export.carried import watch_carried
 from export.checkpoint import Checkpoint
 from export.errors import CalibrationError, SiteError
 from export.onnx_export import input_names
-from export.sites import LayerNames, Site, SiteKind, encoder_sites, layer_names
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from export.range_calibrator import RealTokens
+from export.sites import Site, SiteKind, encoder_sites, layer_names
 
 _ORDER = "sorted by length"
 _BATCH_SIZE = 16
@@ -90,10 +86,9 @@ def calibrate(
 
     batches = _batches(data, batch_size, checkpoint.tokenizer.pad_token_id)
     layers = layer_names(checkpoint.architecture, checkpoint.layers)
-    # Batches run from short rows to long ones: the middle one is neither.
-    centers = _centers(
-        checkpoint.model, sites, layers, real, lambda: run(batches[len(batches) // 2])
-    )
+    with find_centers(checkpoint.model, layers, real) as centers:
+        # Batches run from short rows to long ones: the middle one is neither.
+        run(batches[len(batches) // 2])
     # A residual is the tensor that the linear beside it reads: one quantizer, one calibrator.
     by_quantizer = {
         site.quantizer: RangeCalibrator(site.name, site.kind, real, centers.get(site.name))
@@ -118,29 +113,6 @@ def calibrate(
         },
         carried=carried.amax(),
     )
-
-
-def _centers(
-    model: Any,
-    sites: Sequence[Site],
-    layers: Sequence[LayerNames],
-    real: RealTokens,
-    run_batch: Callable[[], None],
-) -> dict[str, Tensor]:
-    """Channel means of k, v and GELU outputs over one batch, float32 [hidden] each.
-
-    Any center leaves the function that is computed exact, so that one batch tells enough.
-    """
-    from export.range_calibrator import MeanCalibrator
-
-    centered = {name for layer in layers for name in (layer.k_site, layer.v_site, layer.gelu_site)}
-    means = {site.name: MeanCalibrator(site.kind, real) for site in sites if site.name in centered}
-    _observe(model, sites, means)
-    run_batch()
-    centers = {name: mean.mean() for name, mean in means.items()}
-    # What moves v moves PV, whose rows are averages of v.
-    centers.update({layer.context_site: centers[layer.v_site] for layer in layers})
-    return centers
 
 
 def calibration_source(
@@ -171,6 +143,7 @@ def _batches(
 
 
 def _insert_quantizers(model: Any, sites: Sequence[Site]) -> None:
+    """Let ModelOpt put a quantizer on every site that lets everything through as it is."""
     with _quiet_modelopt():
         import modelopt.torch.quantization as mtq
 
@@ -179,16 +152,16 @@ def _insert_quantizers(model: Any, sites: Sequence[Site]) -> None:
             for site in sites
         ]
         mtq.quantize(model, {"quant_cfg": config, "algorithm": None})
+    for site in sites:
+        _quantizer(model, site).disable_quant()
 
 
 def _observe(model: Any, sites: Sequence[Site], calibrators: Mapping[str, Any]) -> None:
-    """Let the calibrators see what their sites carry, unquantized; the other sites see nobody."""
+    """Let the calibrators see what their sites carry, unquantized."""
     for site in sites:
         quantizer = _quantizer(model, site)
-        quantizer.disable_quant()
-        if site.name in calibrators:
-            quantizer._calibrator = calibrators[site.name]
-            quantizer.enable_calib()
+        quantizer._calibrator = calibrators[site.name]
+        quantizer.enable_calib()
 
 
 def _quantizer(model: Any, site: Site) -> Any:

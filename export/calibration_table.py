@@ -55,7 +55,7 @@ class CalibrationTable:
     Attributes:
         source: What was run, on what.
         sites: Site name to the histogram of the absolute values it carried, padding excluded.
-        centers: Site name to its channel centers, float32 [hidden], of k, v, PV and GELU outputs.
+        centers: Site name to its channel centers, float32 [hidden], of k, v and PV.
         centered: The same sites' histograms, counted relative to those centers.
         channel_amax: Site name to the largest magnitude in each channel, float32 [hidden], of
             LayerNorm outputs that linears read.

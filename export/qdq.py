@@ -22,7 +22,6 @@ from export.onnx_export import METADATA_PREFIX
 from export.precision import FloatType
 from export.recipe import Granularity, QuantFormat, QuantRecipe, select_sites
 from export.rules.center_attention import center_attention
-from export.rules.center_gelu import center_gelu
 from export.rules.rewrite import Rewrite
 from export.rules.smooth_layernorm import smooth_layernorm
 from export.sites import GraphSite, Site, SiteKind, encoder_sites, layer_names, locate_sites
@@ -132,8 +131,6 @@ def _rewrite(
     rewrites: list[Rewrite] = []
     if recipe.center_attention:
         rewrites.append(center_attention(model, layers, sites, table.centers))
-    if recipe.center_gelu:
-        rewrites.append(center_gelu(model, layers, sites, table.centers))
     if recipe.smoothquant is not None:
         rewrites.append(
             smooth_layernorm(

@@ -35,36 +35,13 @@ class RealTokens:
         tokens = by_token.flatten(0, 1)
         return tokens if self.positions is None else tokens.index_select(0, self.positions)
 
-
-class MeanCalibrator(_Calibrator):  # type: ignore[misc]
-    """Averages a site's channels over the real tokens of what it is shown."""
-
-    def __init__(self, kind: SiteKind, real: RealTokens) -> None:
-        super().__init__()
-        self._kind = kind
-        self._real = real
-        self._sum: Tensor | None = None
-        self._count = 0
-
-    def collect(self, x: Tensor) -> None:
-        """Add one batch: [batch, sequence, width], or [batch, heads, sequence, head_dim]."""
-        tokens = self._real.select(x, self._kind).flatten(1).double()
-        total = tokens.sum(dim=0)
-        self._sum = total if self._sum is None else self._sum + total
-        self._count += len(tokens)
-
-    def mean(self) -> Tensor:
-        """The channel means, float32 [hidden]."""
-        assert self._sum is not None  # asked for after a batch
-        return (self._sum / self._count).float()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self._sum, self._count = None, 0
-
-    def compute_amax(self) -> None:
-        """Refuse: a mean is no range."""
-        raise ToolchainError("MeanCalibrator keeps a mean only", "use CalibrationTable.amax")
+    def mask(self, batch: int, sequence: int) -> Tensor:
+        """The same as a mask: bool [batch, sequence]."""
+        if self.positions is None:
+            return torch.ones(batch, sequence, dtype=torch.bool)
+        mask = torch.zeros(batch * sequence, dtype=torch.bool, device=self.positions.device)
+        mask[self.positions] = True
+        return mask.view(batch, sequence)
 
 
 class RangeCalibrator(_Calibrator):  # type: ignore[misc]

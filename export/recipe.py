@@ -98,7 +98,6 @@ class QuantRecipe:
         exclude: Shell patterns of site names that stay high precision all the same.
         center_attention: Whether k and v are quantized relative to their channel means
             (`export.rules.center_attention`).
-        center_gelu: Whether the GELU's output is (`export.rules.center_gelu`).
         smoothquant: Migration strength of SmoothQuant on what LayerNorms feed to linears
             (`export.rules.smooth_layernorm`); their range is then the max, whatever the calibrator:
             any other would cost a second pass over the data. None: no SmoothQuant.
@@ -109,7 +108,6 @@ class QuantRecipe:
     kinds: Mapping[SiteKind, KindRecipe]
     exclude: tuple[str, ...] = field(default=())
     center_attention: bool = False
-    center_gelu: bool = False
     smoothquant: float | None = None
 
     def __post_init__(self) -> None:
@@ -222,7 +220,6 @@ PRESETS: dict[str, QuantRecipe] = {
             QuantFormat.INT8,
             _activations(_P99_999, _PER_CHANNEL),
             center_attention=True,
-            center_gelu=True,
             smoothquant=0.5,
         ),
         # Xiao et al. 2023, with attention quantized as well.
@@ -271,9 +268,6 @@ def load_recipe(name_or_file: str) -> QuantRecipe:
         ) from error
 
 
-_SWITCHES = ("center_attention", "center_gelu")
-
-
 def recipe_to_dict(recipe: QuantRecipe) -> dict[str, Any]:
     """The recipe as plain data, for YAML and JSON."""
     plain: dict[str, Any] = {
@@ -293,9 +287,8 @@ def recipe_to_dict(recipe: QuantRecipe) -> dict[str, Any]:
     }
     if recipe.exclude:
         plain["exclude"] = list(recipe.exclude)
-    for switch in _SWITCHES:
-        if getattr(recipe, switch):
-            plain[switch] = True
+    if recipe.center_attention:
+        plain["center_attention"] = True
     if recipe.smoothquant is not None:
         plain["smoothquant"] = recipe.smoothquant
     return plain
@@ -303,19 +296,20 @@ def recipe_to_dict(recipe: QuantRecipe) -> dict[str, Any]:
 
 def recipe_from_dict(plain: Mapping[str, Any]) -> QuantRecipe:
     """The inverse of `recipe_to_dict`; a key that it does not know is a ValueError."""
-    _refuse_unknown(plain, {"name", "format", "kinds", "exclude", "smoothquant", *_SWITCHES})
-    switches = {switch: plain.get(switch, False) for switch in _SWITCHES}
-    for switch, value in switches.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{switch} is {value!r}, not true or false")
+    _refuse_unknown(
+        plain, {"name", "format", "kinds", "exclude", "center_attention", "smoothquant"}
+    )
+    center = plain.get("center_attention", False)
+    if not isinstance(center, bool):
+        raise ValueError(f"center_attention is {center!r}, not true or false")
     alpha = plain.get("smoothquant")
     return QuantRecipe(
         name=str(plain["name"]),
         format=QuantFormat(plain["format"]),
         kinds={SiteKind(kind): _kind_from_dict(how) for kind, how in plain["kinds"].items()},
         exclude=tuple(plain.get("exclude", ())),
+        center_attention=center,
         smoothquant=None if alpha is None else float(alpha),
-        **switches,
     )
 
 

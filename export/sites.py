@@ -165,24 +165,20 @@ class LayerNames:
     """Names of the sites and linears that the rewrite rules of one layer speak of.
 
     Attributes:
-        index: Of the layer.
         attention: Module path of the attention.
         query: Module path of the query projection.
         key: Of the key projection.
         value: Of the value projection.
         output: Of the projection after attention.
         ffn_in: Of the first feed-forward linear.
-        ffn_out: Of the second.
     """
 
-    index: int
     attention: str
     query: str
     key: str
     value: str
     output: str
     ffn_in: str
-    ffn_out: str
 
     @property
     def k_site(self) -> str:
@@ -200,11 +196,6 @@ class LayerNames:
         return f"{self.output}.input"
 
     @property
-    def gelu_site(self) -> str:
-        """Site of the GELU's output, which the second feed-forward linear reads."""
-        return f"{self.ffn_out}.input"
-
-    @property
     def normalized_sites(self) -> dict[str, tuple[str, ...]]:
         """Sites of LayerNorm outputs, and the linears that read each."""
         return {
@@ -220,14 +211,12 @@ def layer_names(architecture: Architecture, layers: int) -> tuple[LayerNames, ..
         layer = architecture.layer.format(index)
         names.append(
             LayerNames(
-                index=index,
                 attention=f"{layer}.{architecture.attention}",
                 query=f"{layer}.{architecture.query}",
                 key=f"{layer}.{architecture.key}",
                 value=f"{layer}.{architecture.value}",
                 output=f"{layer}.{architecture.attention_output}",
                 ffn_in=f"{layer}.{architecture.ffn_in}",
-                ffn_out=f"{layer}.{architecture.ffn_out}",
             )
         )
     return tuple(names)
