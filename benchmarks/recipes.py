@@ -35,12 +35,12 @@ from deploy.engine.session import Precision
 from deploy.evaluate.compare import compare
 from deploy.evaluate.harness import EvaluationSet, run_rows
 from deploy.evaluate.predictions import predict_from_outputs
+from deploy.pipeline import write_quantized
 from export.calibrate import calibrate
 from export.checkpoint import load_checkpoint
 from export.onnx_export import export_onnx
-from export.onnx_file import read_onnx, write_onnx
-from export.precision import FloatType, cast_floats
-from export.qdq import insert_qdq
+from export.onnx_file import write_onnx
+from export.precision import FloatType
 from export.recipe import (
     PRESETS,
     CalibrationMethod,
@@ -158,11 +158,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             for recipe in candidates(fmt):
                 if not fnmatchcase(recipe.name, options.only):
                     continue
-                model = read_onnx(fp32)
-                insert_qdq(model, recipe, table, FloatType.FP16)
-                cast_floats(model, FloatType.FP16)
                 onnx = Path(folder) / f"model.{fmt.value}.onnx"
-                write_onnx(model, onnx)
+                write_quantized(fp32, onnx, recipe, table, FloatType.FP16)
                 outputs = _outputs(onnx, Precision(fmt.value), data)
                 after = predict_from_outputs(task, held_back, data.features, outputs)
                 rows.append(

@@ -91,11 +91,11 @@ class BuildFolder:
 
 
 @contextmanager
-def open_build_folder(path: Path) -> Iterator[BuildFolder]:
-    """Create the folder where needed, and hold it against a second build.
+def hold_folder(path: Path) -> Iterator[None]:
+    """Create a folder where needed, and hold it against a second writer.
 
     Raises:
-        BuildFolderError: The folder cannot be written, or another build holds it.
+        BuildFolderError: The folder cannot be written, or another command holds it.
     """
     from filelock import FileLock, Timeout
 
@@ -109,15 +109,26 @@ def open_build_folder(path: Path) -> Iterator[BuildFolder]:
         ) from None
     except OSError as error:
         raise _not_writable(path, error) from error
-    folder = BuildFolder(path)
     try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def open_build_folder(path: Path) -> Iterator[BuildFolder]:
+    """Create the folder where needed, and hold it against a second build.
+
+    Raises:
+        BuildFolderError: The folder cannot be written, or another build holds it.
+    """
+    folder = BuildFolder(path)
+    with hold_folder(path):
         for part in ("onnx", "engines"):
             make_folder(path / part)
         yield folder
         if folder.manifest.is_file():
             folder.unfinished.unlink(missing_ok=True)
-    finally:
-        lock.release()
 
 
 def make_folder(path: Path) -> None:

@@ -49,6 +49,7 @@ from export.onnx_export import export_onnx
 from export.onnx_file import check_onnx, read_onnx, write_onnx
 from export.precision import FloatType, cast_floats
 from export.qdq import insert_qdq
+from export.recipe import QuantRecipe
 from export.verify import verify_export
 
 _LOG = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
         table = None
         if any(precision.quantized for precision in config.precision):
             with clock.stage("calibrate"):
-                table = _calibrate(config, inputs, known, progress)
+                table = calibrate_inputs(config, inputs, known, progress)
                 write_text(folder.calibration, table_to_json(table))
         with clock.stage("quantize"), progress.status("Inserting Q/DQ"):
             _write_precisions(config, folder, table)
@@ -149,10 +150,13 @@ def _known_table(folder: BuildFolder, checkpoint: Checkpoint) -> CalibrationTabl
         return None
 
 
-def _calibrate(
+def calibrate_inputs(
     config: BuildConfig, inputs: BuildInputs, known: CalibrationTable | None, progress: Progress
 ) -> CalibrationTable:
-    """Calibrate, or take the known table where it was made from the very same rows."""
+    """Calibrate, or take the known table where it was made from the very same rows.
+
+    The rows are the first that `split_sample` draws with the configuration's seed.
+    """
     examples = sample_examples(inputs.train, config.calib_samples, config.seed)
     if len(examples) < config.calib_samples:
         _LOG.warning(
@@ -179,15 +183,33 @@ def _write_precisions(
     for precision in config.precision:
         if precision is Precision.FP32:
             continue
-        model = read_onnx(folder.onnx(Precision.FP32.value))
-        carried = config.high_precision if precision.quantized else FloatType.FP16
+        fp32, path = folder.onnx(Precision.FP32.value), folder.onnx(precision.value)
         if precision.quantized:
             assert table is not None  # calibrated whenever a precision is quantized
-            insert_qdq(model, config.recipe_for(precision), table, carried)
-        cast_floats(model, carried)
-        path = folder.onnx(precision.value)
-        write_onnx(model, path)
+            write_quantized(fp32, path, config.recipe_for(precision), table, config.high_precision)
+        else:
+            model = read_onnx(fp32)
+            cast_floats(model, FloatType.FP16)
+            write_onnx(model, path)
         check_onnx(path)
+
+
+def write_quantized(
+    fp32: Path, path: Path, recipe: QuantRecipe, table: CalibrationTable, carried: FloatType
+) -> None:
+    """Derive a quantized model from the FP32 one.
+
+    Args:
+        fp32: The model as `export_onnx` made it.
+        path: Where the quantized one goes.
+        recipe: Which sites, and how.
+        table: Calibration of the same checkpoint.
+        carried: Type of scales and of everything that is not quantized.
+    """
+    model = read_onnx(fp32)
+    insert_qdq(model, recipe, table, carried)
+    cast_floats(model, carried)
+    write_onnx(model, path)
 
 
 def _compile(

@@ -73,9 +73,9 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "model": outcome.config.model,
         "task": outcome.config.task,
         "accuracy": {run.precision.value: _accuracy(run) for run in _best_evidence(outcome.runs)},
-        "runs": [_run(run) for run in outcome.runs],
+        "runs": [run_to_dict(run) for run in outcome.runs],
         "compare": {
-            precision.value: _comparison(comparison)
+            precision.value: comparison_to_dict(comparison)
             for precision, comparison in outcome.comparisons.items()
         },
         "fusion": {
@@ -114,7 +114,8 @@ def _accuracy(run: Run) -> dict[str, Any]:
     return {"metrics": run.metrics, "n": run.n, "backend": run.info.backend.value}
 
 
-def _run(run: Run) -> dict[str, Any]:
+def run_to_dict(run: Run) -> dict[str, Any]:
+    """An evaluation, without its predictions."""
     return {
         "precision": run.precision.value,
         "recipe": run.recipe,
@@ -128,7 +129,8 @@ def _run(run: Run) -> dict[str, Any]:
     }
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
+def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
+    """A comparison, the metrics by their names beside what all tasks have."""
     return {
         **{
             name: {

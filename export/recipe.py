@@ -150,6 +150,10 @@ class QuantRecipe:
         )
 
 
+# A branch of a residual or a GELU's input stands beside a GEMM, not in it: each may go alone.
+FREE_KINDS = frozenset({SiteKind.RESIDUAL_INPUT, SiteKind.GELU_INPUT})
+
+
 def select_sites(recipe: QuantRecipe, sites: Iterable[Site]) -> tuple[Site, ...]:
     """The sites that a recipe quantizes, checked for what an engine can run.
 
@@ -168,7 +172,7 @@ def select_sites(recipe: QuantRecipe, sites: Iterable[Site]) -> tuple[Site, ...]
     chosen_names = {site.name for site in chosen}
     operands: dict[str, set[bool]] = {}
     for site in sites:
-        if site.kind in recipe.kinds and site.kind not in _FREE_KINDS:
+        if site.kind in recipe.kinds and site.kind not in FREE_KINDS:
             for module in site.modules:
                 operands.setdefault(module, set()).add(site.name in chosen_names)
     torn = sorted(module for module, states in operands.items() if len(states) > 1)
@@ -178,10 +182,6 @@ def select_sites(recipe: QuantRecipe, sites: Iterable[Site]) -> tuple[Site, ...]
             "exclude every site of the module: both operands of a linear, or q, k, p and v",
         )
     return chosen
-
-
-# A branch of a residual or a GELU's input stands beside a GEMM, not in it: each may go alone.
-_FREE_KINDS = frozenset({SiteKind.RESIDUAL_INPUT, SiteKind.GELU_INPUT})
 
 
 def _activations(calibrator: Calibrator, weights: KindRecipe) -> dict[SiteKind, KindRecipe]:

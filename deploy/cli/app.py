@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import build, doctor, report
+from deploy.cli import build, doctor, report, tune
 
 app = typer.Typer(
     name="deploy",
@@ -38,5 +38,6 @@ def _root(
 
 
 app.command("build")(build.command)
+app.command("tune")(tune.command)
 app.command("report")(report.command)
 app.command("doctor")(doctor.command)

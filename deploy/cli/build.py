@@ -7,31 +7,34 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from deploy.cli.output import LogLevel
+from deploy.cli.options import (
+    Buckets,
+    CalibSamples,
+    DataDir,
+    HighPrecision,
+    Limit,
+    LogLevelOption,
+    MaxBatch,
+    Model,
+    Number,
+    Quiet,
+    TaskName,
+    Text,
+)
+from deploy.cli.output import LogLevel, working
 
 if TYPE_CHECKING:
     from deploy.config import BuildConfig
 
-# typer reads the annotations of a command at run time, where Python 3.10 knows Optional best.
-Text = Optional[str]  # noqa: UP045
-Number = Optional[int]  # noqa: UP045
-
 
 def command(
-    model: Annotated[
-        Text, typer.Option(help="Folder, hub id such as org/name, or demo.", show_default=False)
-    ] = None,
-    task: Annotated[
-        Text, typer.Option(help="sst2, mrpc, squad or demo.", show_default=False)
-    ] = None,
+    model: Model = None,
+    task: TaskName = None,
     out: Annotated[Text, typer.Option(help="Build folder to write.", show_default=False)] = None,
     precision: Annotated[
         Text, typer.Option(help="Any of fp32,fp16,int8,fp8, comma-separated.", show_default="fp8")
     ] = None,
-    data_dir: Annotated[
-        Text,
-        typer.Option(help="Local data, holding glue/ and squad/.", show_default="the hub"),
-    ] = None,
+    data_dir: DataDir = None,
     engine: Annotated[
         Text,
         typer.Option(
@@ -48,26 +51,10 @@ def command(
     backend: Annotated[
         Text, typer.Option(help="What runs evaluation: auto or onnxruntime.", show_default="auto")
     ] = None,
-    high_precision: Annotated[
-        Text,
-        typer.Option(
-            help="Type of what a quantized engine leaves unquantized: fp16 or bf16.",
-            show_default="fp16",
-        ),
-    ] = None,
-    buckets: Annotated[
-        Text,
-        typer.Option(
-            help="Sequence lengths, one optimization profile each, e.g. 64,128.",
-            show_default="the task's",
-        ),
-    ] = None,
-    max_batch: Annotated[
-        Number, typer.Option(help="Largest batch of a profile.", show_default="32")
-    ] = None,
-    calib_samples: Annotated[
-        Number, typer.Option(help="Training examples to calibrate on.", show_default="256")
-    ] = None,
+    high_precision: HighPrecision = None,
+    buckets: Buckets = None,
+    max_batch: MaxBatch = None,
+    calib_samples: CalibSamples = None,
     seed: Annotated[
         Number, typer.Option(help="Of the calibration sample.", show_default="0")
     ] = None,
@@ -84,18 +71,14 @@ def command(
     require_fusion: Annotated[
         bool, typer.Option("--require-fusion", help="Gate: every GEMM and attention fused.")
     ] = False,
-    limit: Annotated[
-        Number, typer.Option(help="Evaluate only the first N examples.", show_default="all")
-    ] = None,
+    limit: Limit = None,
     config: Annotated[
         Text,
         typer.Option(help="YAML file of these options; the command line wins.", show_default=False),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no log.")] = False,
-    log_level: Annotated[
-        LogLevel, typer.Option(help="Severity from which log records are shown.")
-    ] = LogLevel.WARNING,
+    quiet: Quiet = False,
+    log_level: LogLevelOption = LogLevel.WARNING,
 ) -> None:
     """Export, calibrate, quantize, build engines, evaluate and report.
 
@@ -138,20 +121,10 @@ def command(
 
 
 def _run(config: BuildConfig, *, quiet: bool, log_level: LogLevel) -> dict[str, Any]:
-    from calib_data.progress import SilentProgress
-    from deploy.cli.output import (
-        TerminalProgress,
-        error_console,
-        only_results_on_stdout,
-        set_up_logging,
-    )
-
-    console = error_console()
-    set_up_logging(LogLevel.ERROR if quiet else log_level, console)
-    with only_results_on_stdout():
+    with working(quiet=quiet, log_level=log_level) as progress:
         from deploy.pipeline import build
 
-        return build(config, SilentProgress() if quiet else TerminalProgress(console))
+        return build(config, progress)
 
 
 def _show(results: dict[str, Any], *, as_json: bool) -> None:

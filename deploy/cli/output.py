@@ -24,6 +24,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from calib_data import progress
+
 T = TypeVar("T")
 
 _PACKAGES = ("calib_data", "export", "deploy")
@@ -113,6 +115,15 @@ def only_results_on_stdout() -> Iterator[None]:
     finally:
         os.dup2(kept, 1)
         os.close(kept)
+
+
+@contextmanager
+def working(*, quiet: bool, log_level: LogLevel) -> Iterator[progress.Progress]:
+    """Stand around all work of a command: sets up logging, gives progress, guards stdout."""
+    console = error_console()
+    set_up_logging(LogLevel.ERROR if quiet else log_level, console)
+    with only_results_on_stdout():
+        yield progress.SilentProgress() if quiet else TerminalProgress(console)
 
 
 def print_json(content: Any) -> None:

@@ -39,12 +39,17 @@ def _parts(results: Mapping[str, Any]) -> Iterator[str | Text | Table]:
     if results["gates"]:
         yield ""
     for gate in results["gates"]:
-        verdict = ("holds", "green") if gate["passed"] else ("does not hold", "bold red")
-        limits = f"{number(gate['value'])}, limit {number(gate['limit'])}"
-        yield Text.assemble(f"gate {gate['name']}: {limits}: ", verdict)
+        yield gate_line(gate)
 
 
-def _table(columns: Mapping[str, bool]) -> Table:
+def gate_line(gate: Mapping[str, Any]) -> Text:
+    """A gate and whether it holds."""
+    verdict = ("holds", "green") if gate["passed"] else ("does not hold", "bold red")
+    limits = f"{number(gate['value'])}, limit {number(gate['limit'])}"
+    return Text.assemble(f"gate {gate['name']}: {limits}: ", verdict)
+
+
+def table_of(columns: Mapping[str, bool]) -> Table:
     """A table of named columns; True aligns to the right. Only the last one may wrap."""
     # Left padding only: the box adds a space between columns.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
@@ -56,7 +61,7 @@ def _table(columns: Mapping[str, bool]) -> Table:
 
 
 def _accuracy(results: Mapping[str, Any]) -> Table:
-    table = _table(
+    table = table_of(
         {
             "precision": False,
             "metric": False,
@@ -85,11 +90,11 @@ def _accuracy(results: Mapping[str, Any]) -> Table:
 
 def _files(results: Mapping[str, Any]) -> Table:
     if not results["engines"]:
-        table = _table({"ONNX MB": True, "precision": False})
+        table = table_of({"ONNX MB": True, "precision": False})
         for precision, onnx in results["onnx"].items():
             table.add_row(megabytes(onnx["bytes"]), precision)
         return table
-    table = _table(
+    table = table_of(
         {
             "precision": False,
             "ONNX MB": True,

@@ -1,0 +1,46 @@
+"""Options that several commands take, each worded once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from deploy.cli.output import LogLevel
+
+# typer reads the annotations of a command at run time, where Python 3.10 knows Optional best.
+Text = Optional[str]  # noqa: UP045
+Number = Optional[int]  # noqa: UP045
+
+Model = Annotated[
+    Text, typer.Option(help="Folder, hub id such as org/name, or demo.", show_default=False)
+]
+TaskName = Annotated[Text, typer.Option(help="sst2, mrpc, squad or demo.", show_default=False)]
+DataDir = Annotated[
+    Text, typer.Option(help="Local data, holding glue/ and squad/.", show_default="the hub")
+]
+HighPrecision = Annotated[
+    Text,
+    typer.Option(
+        help="Type of what a quantized engine leaves unquantized: fp16 or bf16.",
+        show_default="fp16",
+    ),
+]
+Buckets = Annotated[
+    Text,
+    typer.Option(
+        help="Sequence lengths, one optimization profile each, e.g. 64,128.",
+        show_default="the task's",
+    ),
+]
+MaxBatch = Annotated[Number, typer.Option(help="Largest batch of a profile.", show_default="32")]
+CalibSamples = Annotated[
+    Number, typer.Option(help="Training examples to calibrate on.", show_default="256")
+]
+Limit = Annotated[
+    Number, typer.Option(help="Evaluate only the first N examples.", show_default="all")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no log.")]
+LogLevelOption = Annotated[
+    LogLevel, typer.Option(help="Severity from which log records are shown.")
+]

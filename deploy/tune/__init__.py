@@ -1,0 +1,1 @@
+"""Which parts of an encoder quantization hurts, and the fastest recipe that hurts little enough."""
