@@ -223,8 +223,9 @@ def prepare(folder: Path, layers: int, counts: tuple[int, ...], tokens: int) -> 
             "attention_mask": np.ones_like(ids),
             "token_type_ids": np.zeros_like(ids),
         }
-        names = input_names(checkpoint.model)
-        np.savez(_samples(folder, count), **{name: values[name] for name in names})
+        # As `Any`: numpy's types take every keyword of `savez` for its option allow_pickle.
+        inputs: dict[str, Any] = {name: values[name] for name in input_names(checkpoint.model)}
+        np.savez(_samples(folder, count), **inputs)
     write_onnx(export_onnx(checkpoint, _TASK.head), folder / "model.fp32.onnx")
 
 
