@@ -15,6 +15,7 @@ versions are. After a change to this project's code, start with a new file.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import sys
@@ -120,6 +121,8 @@ class Store:
 
     def add(self, cell: Cell) -> None:
         """Keep a cell, and write all."""
+        # So that a cell is the same whether it was made or read: JSON knows no tuples.
+        cell = json.loads(json.dumps(cell))
         self._cells = [kept for kept in self._cells if kept["identity"] != cell["identity"]]
         self._cells.append(cell)
         self.write([])
@@ -137,28 +140,19 @@ class Store:
 
 def main() -> None:
     """Fill the table, and print it."""
-    options = _options()
+    options = parse_options(sys.argv[1:])
     console = error_console()
     set_up_logging(LogLevel.WARNING, console)
-    progress = TerminalProgress(console)
-    store = Store(options.json)
     with only_results_on_stdout():
-        cells: list[Cell] = []
-        failures: list[str] = []
-        for checkpoint in options.checkpoint:
-            found, failed = measure(checkpoint, options, store, progress)
-            cells += found
-            failures += failed
-    store.write(cells)
-    if options.markdown:
-        write_text(options.markdown, render_markdown(cells, describe_environment()))
+        cells, failures = fill(options, TerminalProgress(console))
     print_summary(cells, result_console())
     for failure in failures:
         console.print(f"error: {failure}", markup=False)
     sys.exit(1 if failures else 0)
 
 
-def _options() -> argparse.Namespace:
+def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -166,14 +160,38 @@ def _options() -> argparse.Namespace:
         "--checkpoint", action="append", required=True, metavar="PATH:TASK", help="may be repeated"
     )
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--recipes", type=_recipes, default=tuple(PRESETS.values()))
+    parser.add_argument(
+        "--recipes",
+        type=_recipes,
+        default=tuple(PRESETS.values()),
+        help=f"any of {','.join(PRESETS)}; default: all",
+    )
     parser.add_argument("--seeds", type=_seeds, default=(0,), help="such as 0,1,2")
     parser.add_argument("--calib-samples", type=int, default=256)
     parser.add_argument("--limit", type=int, help="evaluate that many examples")
     parser.add_argument("--jobs", type=int, default=1, help="evaluations at a time")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--markdown", type=Path)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def fill(options: argparse.Namespace, progress: Progress) -> tuple[list[Cell], list[str]]:
+    """Evaluate what is not known yet, and write JSON and Markdown.
+
+    Returns:
+        The cells asked for, in the order of the table, and a line for each that failed.
+    """
+    store = Store(options.json)
+    cells: list[Cell] = []
+    failures: list[str] = []
+    for checkpoint in options.checkpoint:
+        found, failed = measure(checkpoint, options, store, progress)
+        cells += found
+        failures += failed
+    store.write(cells)
+    if options.markdown:
+        write_text(options.markdown, render_markdown(cells, describe_environment()))
+    return cells, failures
 
 
 def _recipes(text: str) -> tuple[QuantRecipe, ...]:

@@ -17,14 +17,20 @@ from calib_data.sampler import CalibrationSet, fingerprint
 _FIRST_WORD = 1000  # what BERT's vocabulary has below are special tokens and single characters
 
 
-def save_random_bert(folder: Path, layers: int) -> None:
-    """Save BERT-base with that many layers, for classification, as a Hugging Face checkpoint."""
+def save_random_bert(folder: Path, layers: int, hidden: int = 768) -> None:
+    """Save a BERT for classification as a Hugging Face checkpoint; 12 layers are BERT-base."""
     import torch
     from tokenizers import Tokenizer, models
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers))
+    config = BertConfig(
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_attention_heads=hidden // 64,
+    )
+    model = BertForSequenceClassification(config)
     with quiet_transformers():
         model.save_pretrained(folder)
     vocabulary = {"[PAD]": 0, "[UNK]": 1, "word": 2}
