@@ -228,7 +228,7 @@ def measure(
     plain = {**config, "out": ".", "engine": "none", "precision": "fp8,int8,fp16"}
     inputs = load_inputs(config_from_dict(plain), progress)
     jobs = list(_jobs(options))
-    identities = [_identity(inputs, job, options.calib_samples) for job in jobs]
+    identities = _identities(inputs, jobs, options.calib_samples)
     missing = [
         (job, identity)
         for job, identity in zip(jobs, identities, strict=True)
@@ -260,23 +260,29 @@ def _jobs(options: argparse.Namespace) -> Iterator[Job]:
             yield Job(Precision(recipe.format.value), recipe, seed)
 
 
-def _identity(inputs: BuildInputs, job: Job, calib_samples: int) -> dict[str, Any]:
-    """All that decides a cell's content, as plain data."""
-    packages = {
-        name: found
-        for name, found in installed_versions().items()
-        if found and not name.startswith("tensorrt")
-    }
-    quantized = job.recipe is not None
-    return {
+def _identities(
+    inputs: BuildInputs, jobs: Sequence[Job], calib_samples: int
+) -> list[dict[str, Any]]:
+    """All that decides each cell's content, as plain data."""
+    shared = {
         "model_fingerprint": inputs.checkpoint.fingerprint,
         "task": inputs.task.name,
         "data_fingerprint": fingerprint(inputs.dev.features),
-        "precision": job.precision.value,
-        "recipe": recipe_to_dict(job.recipe) if job.recipe else None,
-        "calibration": {"samples": calib_samples, "seed": job.seed} if quantized else None,
-        "packages": packages,
+        "packages": {
+            name: found
+            for name, found in installed_versions().items()
+            if found and not name.startswith("tensorrt")
+        },
     }
+    return [
+        {
+            **shared,
+            "precision": job.precision.value,
+            "recipe": recipe_to_dict(job.recipe) if job.recipe else None,
+            "calibration": {"samples": calib_samples, "seed": job.seed} if job.recipe else None,
+        }
+        for job in jobs
+    ]
 
 
 def _prepare(
