@@ -6,6 +6,7 @@ The tokenizer is there because a checkpoint has one. No text goes through it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ def save_random_bert(folder: Path, layers: int, hidden: int = 768) -> None:
     with quiet_transformers():
         model.save_pretrained(folder)
     vocabulary = {"[PAD]": 0, "[UNK]": 1, "word": 2}
-    PreTrainedTokenizerFast(
+    untyped: Any = PreTrainedTokenizerFast
+    untyped(
         tokenizer_object=Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]")),
         pad_token="[PAD]",
         unk_token="[UNK]",

@@ -50,9 +50,9 @@ def test_every_preset_gets_its_cell_and_a_second_run_evaluates_nothing(
     for name in ("fp32", "fp16", *PRESETS):
         assert f"\n| `{name}` | " in markdown
 
+    monkeypatch.setattr(accuracy, "prepare", None)
     monkeypatch.setattr(accuracy, "run_job", None)
-    monkeypatch.setattr(accuracy, "calibrate", None)
-    monkeypatch.setattr(accuracy, "export_onnx", None)
+    monkeypatch.setattr(accuracy, "run_all", None)
     assert fill(accuracy, model, tmp_path) == (cells, [])
     assert (tmp_path / "accuracy.json").read_bytes() == written
     # What decides a cell's content decides whether it is known.
