@@ -1,3 +1,5 @@
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,3 +51,15 @@ def export_random(folder: Path, **options: object) -> Exported:
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return export_random(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture
+def warnings_of() -> Iterator[Callable[[str], list[str]]]:
+    """What a logger has warned of, by its name."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append  # type: ignore[method-assign]
+    root = logging.getLogger()
+    root.addHandler(handler)
+    yield lambda name: [record.getMessage() for record in records if record.name == name]
+    root.removeHandler(handler)

@@ -124,7 +124,7 @@ def test_table_of_another_model_is_refused(exported, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"version": 2', '"version": 1'),
+        ('"version": 3', '"version": 2'),
         ('"amax":', '"amin":'),
         ('"upper":', '"upper":-'),
         ('"sites"', '"places"'),
@@ -149,7 +149,7 @@ def test_nan_names_its_site(exported):
         checkpoint.model.get_parameter("bert.encoder.layer.0.intermediate.dense.bias")[0] = float(
             "inf"
         )
-    with pytest.raises(CalibrationError, match=r"layer\.0\.output\.dense\.input"):
+    with pytest.raises(CalibrationError, match=r"layer\.0\.intermediate\.dense\.output"):
         calibrate(checkpoint, TASK, random_rows(0))
 
 

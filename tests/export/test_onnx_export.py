@@ -19,7 +19,7 @@ from export.errors import ExportError
 from export.onnx_export import export_onnx
 from export.onnx_file import check_onnx, read_onnx, write_onnx
 from export.qdq import graph_sites
-from export.sites import locate_sites
+from export.sites import SiteKind, locate_sites
 from export.verify import relative_error, verify_export
 
 SST2, SQUAD = get_task("sst2"), get_task("squad")
@@ -70,8 +70,17 @@ def test_every_architecture_has_all_its_sites(architecture):
     _, _, path = architecture
     model = read_onnx(path)
     sites = graph_sites(model)
-    # Four inputs, six weights and q, k, p, v in each of two layers, all tied to the graph.
-    assert len(locate_sites(model, sites)) == len(sites) == 2 * (4 + 6 + 4)
+    # Four inputs, six weights, q, k, p, v, two residuals and a GELU input in each of two layers.
+    located = locate_sites(model, sites)
+    assert len(located) == len(sites) == 2 * (4 + 6 + 4 + 2 + 1)
+    for place in located.values():
+        consumers = {node.op_type for node, _ in place.consumers}
+        if place.site.kind is SiteKind.RESIDUAL_INPUT:
+            # The skipping branch, which the linear beside it reads as well.
+            assert consumers == {"Add"}
+            assert {use.node.op_type for use in place.value.uses()} == {"Add", "MatMul"}
+        if place.site.kind is SiteKind.GELU_INPUT:
+            assert consumers == {"Gelu"}
 
 
 def test_question_answering_has_start_and_end(tmp_path):

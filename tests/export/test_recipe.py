@@ -10,7 +10,7 @@ from export.recipe import (
     recipe_to_dict,
     select_sites,
 )
-from export.sites import ATTENTION_KINDS, encoder_sites
+from export.sites import SiteKind, encoder_sites
 
 SITES = encoder_sites(get_architecture("bert"), 2)
 LAYER = "bert.encoder.layer.0"
@@ -29,18 +29,26 @@ def test_recipe_survives_its_file(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["fp8", "int8"])
 def test_default_presets_quantize_every_linear_and_every_attention(name):
-    assert select_sites(PRESETS[name], SITES) == SITES
+    optional = {SiteKind.RESIDUAL_INPUT, SiteKind.GELU_INPUT}
+    chosen = select_sites(PRESETS[name], SITES)
+    assert chosen == tuple(site for site in SITES if site.kind not in optional)
+
+
+def test_mlperf_quantizes_residuals_and_gelu_inputs_too():
+    assert select_sites(PRESETS["fp8-mlperf"], SITES) == SITES
 
 
 def test_naive_int8_leaves_attention_in_high_precision():
     chosen = select_sites(PRESETS["int8-naive"], SITES)
-    assert chosen == tuple(site for site in SITES if site.kind not in ATTENTION_KINDS)
+    linears = {SiteKind.LINEAR_INPUT, SiteKind.LINEAR_WEIGHT}
+    assert chosen == tuple(site for site in SITES if site.kind in linears)
 
 
 def test_excluding_an_attention_keeps_the_rest():
     recipe = recipe_from_dict(changed(exclude=[f"{LAYER}.attention.self.[qkpv]"]))
     chosen = {site.name for site in select_sites(recipe, SITES)}
-    assert len(chosen) == len(SITES) - 4
+    every = {site.name for site in select_sites(PRESETS["fp8"], SITES)}
+    assert every - chosen == {f"{LAYER}.attention.self.{role}" for role in "qkpv"}
     assert f"{LAYER}.attention.self.query.weight" in chosen
 
 
