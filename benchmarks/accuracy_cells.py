@@ -24,13 +24,13 @@ from deploy.evaluate.compare import compare
 from deploy.evaluate.harness import EvaluationSet, Run, evaluate
 from deploy.evaluate.predictions import Predictions
 from deploy.inputs import BuildInputs
+from deploy.pipeline import write_precision
 from export.calibrate import calibrate
 from export.calibration_table import read_table, table_to_json
 from export.checkpoint import load_checkpoint
 from export.onnx_export import export_onnx
 from export.onnx_file import read_onnx, write_onnx
 from export.precision import FloatType, cast_floats
-from export.qdq import insert_qdq
 from export.recipe import QuantRecipe
 
 _MAX_BATCH = 32
@@ -170,12 +170,13 @@ def run_job(bench: Bench, job: Job, progress: Progress) -> Run:
     path = bench.fp32
     if job.precision is not Precision.FP32:
         path = bench.folder / f"model.{recipe or job.precision.value}.{job.seed}.onnx"
-        model = read_onnx(bench.fp32)
         if job.recipe is not None and job.seed is not None:
             table = read_table(bench.table(job.seed), bench.model_fingerprint)
-            insert_qdq(model, job.recipe, table, FloatType.FP16)
-        cast_floats(model, FloatType.FP16)
-        write_onnx(model, path)
+            write_precision(bench.fp32, path, job.recipe, table, FloatType.FP16)
+        else:
+            model = read_onnx(bench.fp32)
+            cast_floats(model, FloatType.FP16)
+            write_onnx(model, path)
     session = OrtSession(path, job.precision, bench.profiles)
     return evaluate(session, job.precision, recipe, bench.data, progress)
 

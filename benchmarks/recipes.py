@@ -35,7 +35,7 @@ from deploy.engine.session import Precision
 from deploy.evaluate.compare import compare
 from deploy.evaluate.harness import EvaluationSet, run_rows
 from deploy.evaluate.predictions import predict_from_outputs
-from deploy.pipeline import write_quantized
+from deploy.pipeline import write_precision
 from export.calibrate import calibrate
 from export.checkpoint import load_checkpoint
 from export.onnx_export import export_onnx
@@ -159,7 +159,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                 if not fnmatchcase(recipe.name, options.only):
                     continue
                 onnx = Path(folder) / f"model.{fmt.value}.onnx"
-                write_quantized(fp32, onnx, recipe, table, FloatType.FP16)
+                write_precision(fp32, onnx, recipe, table, FloatType.FP16)
                 outputs = _outputs(onnx, Precision(fmt.value), data)
                 after = predict_from_outputs(task, held_back, data.features, outputs)
                 rows.append(

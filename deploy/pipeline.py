@@ -51,6 +51,7 @@ from export.precision import FloatType, cast_floats
 from export.qdq import insert_qdq
 from export.recipe import QuantRecipe
 from export.verify import verify_export
+from export.wide import wide_values
 
 _LOG = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
         with clock.stage("export"), progress.status("Exporting to ONNX"):
             parity = _export(folder, inputs)
         table = None
-        if any(precision.quantized for precision in config.precision):
+        if any(precision is not Precision.FP32 for precision in config.precision):
             with clock.stage("calibrate"):
                 table = calibrate_inputs(config, inputs, known, progress)
                 write_text(folder.calibration, table_to_json(table))
@@ -183,32 +184,31 @@ def _write_precisions(
     for precision in config.precision:
         if precision is Precision.FP32:
             continue
+        assert table is not None  # calibrated for every other precision
         fp32, path = folder.onnx(Precision.FP32.value), folder.onnx(precision.value)
         if precision.quantized:
-            assert table is not None  # calibrated whenever a precision is quantized
-            write_quantized(fp32, path, config.recipe_for(precision), table, config.high_precision)
+            write_precision(fp32, path, config.recipe_for(precision), table, config.high_precision)
         else:
-            model = read_onnx(fp32)
-            cast_floats(model, FloatType.FP16)
-            write_onnx(model, path)
+            write_precision(fp32, path, None, table, FloatType.FP16)
         check_onnx(path)
 
 
-def write_quantized(
-    fp32: Path, path: Path, recipe: QuantRecipe, table: CalibrationTable, carried: FloatType
+def write_precision(
+    fp32: Path, path: Path, recipe: QuantRecipe | None, table: CalibrationTable, carried: FloatType
 ) -> None:
-    """Derive a quantized model from the FP32 one.
+    """Derive a model of lower precision from the FP32 one.
 
     Args:
         fp32: The model as `export_onnx` made it.
-        path: Where the quantized one goes.
-        recipe: Which sites, and how.
+        path: Where the new one goes.
+        recipe: Which sites are quantized, and how; None for nothing.
         table: Calibration of the same checkpoint.
         carried: Type of scales and of everything that is not quantized.
     """
     model = read_onnx(fp32)
-    insert_qdq(model, recipe, table, carried)
-    cast_floats(model, carried)
+    if recipe is not None:
+        insert_qdq(model, recipe, table, carried)
+    cast_floats(model, carried, wide_values(model, table.carried, carried))
     write_onnx(model, path)
 
 

@@ -6,6 +6,7 @@ in its ONNX file. Inputs stay int64 and outputs FP32 whatever happens inside.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -56,29 +57,122 @@ class FloatType(str, Enum):
         return float(ml_dtypes.finfo(self.numpy).max)  # type: ignore[no-untyped-call]
 
 
-def cast_floats(model: ir.Model, target: FloatType) -> None:
+def cast_floats(
+    model: ir.Model, target: FloatType, wide: frozenset[ir.Value] = frozenset()
+) -> None:
     """Make a graph carry `target` wherever it carries another floating-point type, in place.
 
     Constants, scales and Cast targets change; 8-bit codes and integers do not. Outputs stay FP32.
+
+    Args:
+        model: Any graph of this toolchain.
+        target: The type.
+        wide: Values of an FP32 graph that stay FP32. What computes or reads one does so in FP32.
 
     Raises:
         PrecisionError: A constant does not fit the type.
     """
     import onnx_ir as ir
 
+    casts = _fence(model, target, wide)
     floats = {FloatType.FP32.onnx, FloatType.FP16.onnx, FloatType.BF16.onnx} - {target.onnx}
     for value in model.graph.initializers.values():
-        if value.dtype in floats and value.const_value is not None:
+        if value.dtype in floats and value.const_value is not None and value not in casts.fp32:
             value.const_value = _cast_tensor(value.name or "", value.const_value, target)
-            value.dtype = target.onnx
+            # A type of its own: values may share one, and some of them may stay FP32.
+            value.type = ir.TensorType(target.onnx)
     for node in model.graph:
         to = node.attributes.get("to")
-        if node.op_type == "Cast" and to is not None and ir.DataType(to.as_int()) in floats:
+        if (
+            node.op_type == "Cast"
+            and to is not None
+            and ir.DataType(to.as_int()) in floats
+            and node not in casts.nodes
+        ):
             node.attributes["to"] = ir.AttrInt64("to", target.onnx.value)
         for output in node.outputs:
-            if output.dtype in floats:
-                output.dtype = target.onnx
+            if output.dtype in floats and output not in casts.fp32:
+                output.type = ir.TensorType(target.onnx)
     _keep_fp32_outputs(model, target)
+
+
+@dataclass
+class _Fence:
+    """What stays FP32, and the casts at its border."""
+
+    fp32: set[ir.Value] = field(default_factory=set)
+    nodes: set[ir.Node] = field(default_factory=set)
+
+
+def _fence(model: ir.Model, target: FloatType, wide: frozenset[ir.Value]) -> _Fence:
+    """Put casts around the nodes that compute or read a wide value."""
+    fence = _Fence(set(wide))
+    raised: dict[ir.Value, ir.Value] = {}
+    inside = [node for node in model.graph if wide.intersection((*node.inputs, *node.outputs))]
+    for node in inside:
+        for index, value in enumerate(node.inputs):
+            if value is None or value in fence.fp32 or value.dtype is not FloatType.FP32.onnx:
+                continue
+            if value not in raised:
+                raised[value] = _raise(model, node, value, fence)
+            node.replace_input_with(index, raised[value])
+        for output in node.outputs:
+            if output not in wide and output.dtype is FloatType.FP32.onnx:
+                _lower(model, node, output, target, fence, frozenset(inside))
+    return fence
+
+
+def _raise(model: ir.Model, node: ir.Node, value: ir.Value, fence: _Fence) -> ir.Value:
+    """An FP32 copy of a constant, or an FP32 cast of a computed value."""
+    import onnx_ir as ir
+
+    if value.const_value is not None:
+        copy = ir.Value(
+            name=f"{value.name}.fp32",
+            shape=value.shape,
+            type=value.type,
+            const_value=value.const_value,
+        )
+        model.graph.register_initializer(copy)
+        fence.fp32.add(copy)
+        return copy
+    cast = _cast_node(value, FloatType.FP32, f"{value.name}.fp32")
+    model.graph.insert_before(node, cast)
+    fence.fp32.add(cast.outputs[0])
+    fence.nodes.add(cast)
+    return cast.outputs[0]
+
+
+def _lower(
+    model: ir.Model,
+    node: ir.Node,
+    output: ir.Value,
+    target: FloatType,
+    fence: _Fence,
+    inside: frozenset[ir.Node],
+) -> None:
+    """Let everybody outside of the fence read a cast of what an FP32 node computes."""
+    fence.fp32.add(output)
+    uses = [use for use in output.uses() if use.node not in inside]
+    if not uses:
+        return
+    cast = _cast_node(output, target, f"{output.name}.{target.value}")
+    for use in uses:
+        use.node.replace_input_with(use.idx, cast.outputs[0])
+    model.graph.insert_after(node, cast)
+    fence.nodes.add(cast)
+
+
+def _cast_node(value: ir.Value, to: FloatType, name: str) -> ir.Node:
+    import onnx_ir as ir
+
+    cast = ir.Node(
+        "", "Cast", [value], [ir.AttrInt64("to", to.onnx.value)], name=f"{value.name}.Cast"
+    )
+    result = cast.outputs[0]
+    result.name, result.shape = name, value.shape
+    result.type = ir.TensorType(to.onnx)
+    return cast
 
 
 def _cast_tensor(name: str, tensor: ir.TensorProtocol, target: FloatType) -> ir.TensorProtocol:

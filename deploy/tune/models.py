@@ -13,7 +13,7 @@ from calib_data.progress import Progress
 from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import Profile
 from deploy.engine.session import Precision
-from deploy.pipeline import write_quantized
+from deploy.pipeline import write_precision
 from deploy.tune.config import TuneConfig
 from export.calibration_table import CalibrationTable
 from export.recipe import QuantRecipe
@@ -46,7 +46,7 @@ class Models:
         # Graphs of earlier variants refer to themselves, and hold hundreds of megabytes until the
         # collector comes by, which it times by the number of objects, not by their size.
         gc.collect()
-        write_quantized(self.fp32, path, recipe, self.table, self.config.build.high_precision)
+        write_precision(self.fp32, path, recipe, self.table, self.config.build.high_precision)
         return OrtSession(path, precision, self.profiles)
 
 
