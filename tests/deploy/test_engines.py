@@ -29,6 +29,7 @@ from export.onnx_file import read_onnx, write_onnx
 from export.precision import FloatType, cast_floats
 from export.qdq import insert_qdq
 from export.recipe import PRESETS, recipe_from_dict, recipe_to_dict
+from export.wide import wide_values
 
 pytestmark = pytest.mark.skipif(
     Flavour.TENSORRT_RTX not in installed_flavours(),
@@ -36,6 +37,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 TASK = get_task("sst2")
+WIDE = {
+    "wide residual": "bert.encoder.layer.0.output.LayerNorm.input",
+    "wide ffn": "bert.encoder.layer.0.output.dense.output",
+    "wide scores": "bert.encoder.layer.0.attention.self.scores",
+}
 STATIC = bucket_profiles((32, 64), max_batch=4)
 DYNAMIC = (Profile(Shape(1, 16), Shape(4, 48), Shape(4, 64)),)
 
@@ -68,8 +74,7 @@ def graphs(tmp_path_factory) -> Graphs:
         {**recipe_to_dict(PRESETS["fp8"]), "exclude": ["*.1.attention.self.[qkpv]"]}
     )
     recipes = {
-        "fp8": PRESETS["fp8"],
-        "int8": PRESETS["int8"],
+        **PRESETS,
         "linears": without_attention,
         "one": without_one,
     }
@@ -78,6 +83,11 @@ def graphs(tmp_path_factory) -> Graphs:
         if name in recipes:
             insert_qdq(model, recipes[name], table, FloatType.FP16)
         cast_floats(model, FloatType.FP16)
+        write_onnx(model, graphs[name])
+    for name, tensor in WIDE.items():
+        model = read_onnx(graphs["fp32"])
+        insert_qdq(model, PRESETS["fp8"], table, FloatType.FP16)
+        cast_floats(model, FloatType.FP16, wide_values(model, {tensor: 1e5}, FloatType.FP16))
         write_onnx(model, graphs[name])
     return graphs
 
@@ -91,14 +101,21 @@ def fusion(onnx_file: Path, profiles=STATIC, target="sm89"):
     return fusion_by_profile(layers, expected_fusion(read_onnx(onnx_file)), profiles, target)
 
 
-@pytest.mark.parametrize("precision", ["fp8", "int8"])
-def test_everything_quantized_is_fused_in_every_bucket(graphs, precision):
-    profiles = fusion(graphs[precision])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_everything_quantized_is_fused_in_every_bucket(graphs, preset):
+    profiles = fusion(graphs[preset])
     assert [each.profile.max.sequence for each in profiles] == [32, 64]
     for each in profiles:
         assert (each.quantized_gemms, each.expected_gemms) == (12, 12)
         assert (each.fused_attention, each.expected_attention) == (2, 2)
         assert each.complete
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_an_fp32_region_costs_no_8_bit_kernel(graphs, name):
+    for each in fusion(graphs[name]):
+        assert each.quantized_gemms == 12
+        assert each.fused_attention == 2
 
 
 def test_dynamic_sequence_from_16_loses_fp8_attention_and_the_report_says_so(graphs):
