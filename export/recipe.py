@@ -315,6 +315,12 @@ def recipe_from_dict(plain: Mapping[str, Any]) -> QuantRecipe:
 
 def _kind_from_dict(plain: Mapping[str, Any] | None) -> KindRecipe:
     plain = plain or {}
+    if "format" in plain:
+        raise RecipeError(
+            "a recipe gives one of its kinds a format of its own",
+            "set `format` once, for all: TensorRT cannot mix FP8 and INT8 in one engine before "
+            "Blackwell",
+        )
     _refuse_unknown(plain, {"granularity", "calibrator"})
     calibrator = plain.get("calibrator", {"method": "max"})
     _refuse_unknown(calibrator, {"method", "percentile"})

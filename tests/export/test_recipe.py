@@ -88,6 +88,11 @@ def without(*kinds):
             ),
             "entropy calibration of FP8",
         ),
+        (
+            changed(kinds={**changed()["kinds"], "linear_input": {"format": "int8"}}),
+            "a format of its own",
+        ),
+        (changed(smoothquant=1.5), r"outside \(0, 1\)"),
     ],
 )
 def test_recipes_that_no_engine_runs_well(plain, message):
@@ -107,6 +112,8 @@ def test_recipes_that_no_engine_runs_well(plain, message):
         "{name: x, format: fp8, kinds: {linear_input: {calibrator: {method: percentile}}}}",
         "{name: x, format: int8, kinds: {linear_input: "
         "{calibrator: {method: percentile, percentile: 999}}}}",
+        "{name: x, format: int8, kinds: {}, smoothquant: much}",
+        "{name: x, format: int8, kinds: {}, center_attention: maybe}",
         "a: [",
     ],
 )
