@@ -111,7 +111,7 @@ def calibrate(
             for layer in layers
             for name in layer.normalized_sites
         },
-        carried=carried.amax(),
+        carried=carried.amax,
     )
 
 

@@ -30,20 +30,20 @@ def attention_scores(module: str) -> str:
 
 @dataclass
 class CarriedRanges:
-    """The largest magnitudes, kept on the model's device until they are asked for."""
+    """The largest magnitude of each tensor that was seen.
 
-    _seen: dict[str, Tensor] = field(default_factory=dict)
+    Attributes:
+        amax: Tensor name to its largest magnitude.
+    """
+
+    amax: dict[str, float] = field(default_factory=dict)
 
     def see(self, name: str, values: Tensor) -> None:
         """Take a tensor of any shape into account, padding included: it may overflow as well."""
         import torch
 
-        amax = values.detach().abs().max()
-        self._seen[name] = torch.maximum(self._seen[name], amax) if name in self._seen else amax
-
-    def amax(self) -> dict[str, float]:
-        """Tensor name to its largest magnitude."""
-        return {name: float(amax) for name, amax in self._seen.items()}
+        low, high = torch.aminmax(values.detach())
+        self.amax[name] = max(self.amax.get(name, 0.0), -float(low), float(high))
 
 
 @contextmanager

@@ -44,10 +44,21 @@ class RangeHistogram:
         Raises:
             ValueError: One of them is NaN or infinite.
         """
+        magnitudes = values.detach().abs().float()
+        self.update_magnitudes(magnitudes, float(magnitudes.max()))
+
+    def update_magnitudes(self, magnitudes: Tensor, batch_amax: float) -> None:
+        """Count absolute values that somebody else has already taken.
+
+        Args:
+            magnitudes: Float32, any shape.
+            batch_amax: The largest of them; NaN if one is NaN, as torch's max has it.
+
+        Raises:
+            ValueError: `batch_amax` is NaN or infinite.
+        """
         import torch
 
-        magnitudes = values.detach().abs().float()
-        batch_amax = float(magnitudes.max())  # NaN wins every comparison in torch's max
         if not np.isfinite(batch_amax):
             raise ValueError(f"cannot count {batch_amax}")
         self.amax = max(self.amax, batch_amax)

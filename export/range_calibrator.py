@@ -70,12 +70,14 @@ class RangeCalibrator(_Calibrator):  # type: ignore[misc]
     def collect(self, x: Tensor) -> None:
         """Count one batch: [batch, sequence, width], or [batch, heads, sequence, head_dim]."""
         tokens = self._real.select(x, self._kind).flatten(1)
-        amax = tokens.abs().amax(dim=0)
-        self._channel_amax = (
-            amax if self._channel_amax is None else torch.maximum(self._channel_amax, amax)
-        )
+        magnitudes = tokens.abs().float()
+        amax = magnitudes.amax(dim=0)
+        if self._channel_amax is None:
+            self._channel_amax = amax
+        else:
+            torch.maximum(self._channel_amax, amax, out=self._channel_amax)
         try:
-            self.histogram.update(tokens)
+            self.histogram.update_magnitudes(magnitudes, float(amax.max()))
             if self._center is not None:
                 self.centered.update(tokens - self._center)
         except ValueError as error:
@@ -87,7 +89,7 @@ class RangeCalibrator(_Calibrator):  # type: ignore[misc]
     def channel_amax(self) -> Tensor:
         """The largest magnitude of each channel, float32 [hidden]."""
         assert self._channel_amax is not None  # asked for after a batch
-        return self._channel_amax.float()
+        return self._channel_amax
 
     def reset(self) -> None:
         """Forget everything."""
