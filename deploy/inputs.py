@@ -44,7 +44,7 @@ class BuildInputs:
         max_length: Tokens at which an input is cut or windowed.
         buckets: Sequence buckets, ascending.
         dev: What every precision is judged on.
-        train: Training examples to calibrate on; empty where nothing is quantized.
+        train: Training examples to calibrate on; empty where nothing needs it.
         flavour: Which TensorRT builds engines; None builds none.
         targets: Compute capabilities to build for, or `THIS_GPU`.
     """
@@ -69,8 +69,8 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
     flavour = _flavour(config)
     targets = _targets(config, flavour)
     dev = load_examples(task, Split.DEV, config.data_dir)
-    quantizes = any(precision.quantized for precision in config.precision)
-    train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if quantizes else ()
+    calibrates = any(precision.calibrated for precision in config.precision)
+    train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if calibrates else ()
     if config.limit is not None:
         dev = dev[: config.limit]
     source = str(ensure_demo_model(progress)) if config.model == DEMO else config.model

@@ -51,7 +51,7 @@ from export.precision import FloatType, cast_floats
 from export.qdq import insert_qdq
 from export.recipe import QuantRecipe
 from export.verify import verify_export
-from export.wide import wide_values
+from export.wide import warn_of_wide_tensors, wide_values
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
         with clock.stage("export"), progress.status("Exporting to ONNX"):
             parity = _export(folder, inputs)
         table = None
-        if any(precision is not Precision.FP32 for precision in config.precision):
+        if any(precision.calibrated for precision in config.precision):
             with clock.stage("calibrate"):
                 table = calibrate_inputs(config, inputs, known, progress)
                 write_text(folder.calibration, table_to_json(table))
@@ -181,15 +181,19 @@ def _write_precisions(
     config: BuildConfig, folder: BuildFolder, table: CalibrationTable | None
 ) -> None:
     """Derive every other precision from the FP32 graph."""
-    for precision in config.precision:
-        if precision is Precision.FP32:
-            continue
-        assert table is not None  # calibrated for every other precision
-        fp32, path = folder.onnx(Precision.FP32.value), folder.onnx(precision.value)
-        if precision.quantized:
-            write_precision(fp32, path, config.recipe_for(precision), table, config.high_precision)
-        else:
-            write_precision(fp32, path, None, table, FloatType.FP16)
+    if table is None:  # nothing but FP32 was asked for
+        return
+    carried = {
+        precision: config.high_precision if precision.quantized else FloatType.FP16
+        for precision in config.precision
+        if precision.calibrated
+    }
+    for float_type in sorted(set(carried.values())):
+        warn_of_wide_tensors(table.carried, float_type)
+    for precision, float_type in carried.items():
+        recipe = config.recipe_for(precision) if precision.quantized else None
+        path = folder.onnx(precision.value)
+        write_precision(folder.onnx(Precision.FP32.value), path, recipe, table, float_type)
         check_onnx(path)
 
 

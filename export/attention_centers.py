@@ -64,7 +64,7 @@ def _watch(
         v = inputs[0]
         tokens = real.select(v, SiteKind.ATTENTION_V)
         mean = tokens.double().mean(dim=0).float()  # [heads, head_dim]
-        mask = real.mask(v.shape[0], v.shape[2])
+        mask = real.mask(v.shape[0], v.shape[2], v.device)
         gains = heads_that_gain(seen.pop("q"), seen.pop("k"), v, mean, mask)
         # What moves v moves PV, whose rows are averages of v.
         centers[layer.v_site] = centers[layer.context_site] = (mean * gains[:, None]).flatten()
@@ -94,7 +94,7 @@ def heads_that_gain(q: Tensor, k: Tensor, v: Tensor, center: Tensor, mask: Tenso
     errors = torch.zeros(2, v.shape[1], dtype=torch.float64, device=v.device)
     shift = center[:, None, :]
     # One scale for both, so that they differ by what the center does and by nothing else.
-    scale = v.abs().max() / _INT8_MAX
+    scale = v.transpose(1, 2)[mask].abs().max() / _INT8_MAX
     for row in range(v.shape[0]):  # row by row: P is the largest tensor of all
         real = mask[row].nonzero().squeeze(1)
         row_q, row_k, row_v = (each[row].index_select(1, real) for each in (q, k, v))

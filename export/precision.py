@@ -113,6 +113,9 @@ def _fence(model: ir.Model, target: FloatType, wide: frozenset[ir.Value]) -> _Fe
         for index, value in enumerate(node.inputs):
             if value is None or value in fence.fp32 or value.dtype is not FloatType.FP32.onnx:
                 continue
+            if value.is_initializer() and all(use.node in inside for use in value.uses()):
+                fence.fp32.add(value)
+                continue
             if value not in raised:
                 raised[value] = _raise(model, node, value, fence)
             node.replace_input_with(index, raised[value])

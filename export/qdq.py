@@ -99,7 +99,7 @@ def insert_qdq(
     """
     every_site = graph_sites(model)
     sites = select_sites(recipe, every_site)
-    rewrites = _rewrite(model, recipe, table, every_site, scale_type)
+    rewrites = _rewrite(model, recipe, table, every_site, sites, scale_type)
     located = locate_sites(model, sites)
     scales = []
     pairs: _Pairs = {}
@@ -124,17 +124,25 @@ def _rewrite(
     recipe: QuantRecipe,
     table: CalibrationTable,
     sites: tuple[Site, ...],
+    chosen: tuple[Site, ...],
     scale_type: FloatType,
 ) -> tuple[Rewrite, ...]:
-    """Apply the rules that the recipe asks for, and log where one did not apply."""
+    """Apply the rules that the recipe asks for to what it quantizes; log where one did not."""
     layers = layer_names(*_encoder(model))
+    names = {site.name for site in chosen}
     rewrites: list[Rewrite] = []
     if recipe.center_attention:
-        rewrites.append(center_attention(model, layers, sites, table.centers))
+        quantized = [layer for layer in layers if layer.v_site in names]
+        rewrites.append(center_attention(model, quantized, sites, table.centers))
     if recipe.smoothquant is not None:
         rewrites.append(
             smooth_layernorm(
-                model, layers, sites, table.channel_amax, recipe.smoothquant, scale_type
+                model,
+                layers,
+                sites,
+                {name: amax for name, amax in table.channel_amax.items() if name in names},
+                recipe.smoothquant,
+                scale_type,
             )
         )
     for rewrite in rewrites:

@@ -35,11 +35,11 @@ class RealTokens:
         tokens = by_token.flatten(0, 1)
         return tokens if self.positions is None else tokens.index_select(0, self.positions)
 
-    def mask(self, batch: int, sequence: int) -> Tensor:
+    def mask(self, batch: int, sequence: int, device: torch.device) -> Tensor:
         """The same as a mask: bool [batch, sequence]."""
         if self.positions is None:
-            return torch.ones(batch, sequence, dtype=torch.bool)
-        mask = torch.zeros(batch * sequence, dtype=torch.bool, device=self.positions.device)
+            return torch.ones(batch, sequence, dtype=torch.bool, device=device)
+        mask = torch.zeros(batch * sequence, dtype=torch.bool, device=device)
         mask[self.positions] = True
         return mask.view(batch, sequence)
 

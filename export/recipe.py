@@ -116,7 +116,18 @@ class QuantRecipe:
                 f"recipe '{self.name}' has smoothquant {self.smoothquant}, outside (0, 1)",
                 "use 0.5, as its authors do: 0 leaves all to the activations, 1 to the weights",
             )
+        if self.smoothquant is not None and SiteKind.LINEAR_INPUT not in self.kinds:
+            raise RecipeError(
+                f"recipe '{self.name}' smooths what linears read and does not quantize it",
+                "list linear_input and linear_weight, or leave smoothquant out",
+            )
         quantized = ATTENTION_KINDS & self.kinds.keys()
+        if self.center_attention and not quantized:
+            raise RecipeError(
+                f"recipe '{self.name}' centers attention and does not quantize it",
+                "list attention_q, attention_k, attention_p and attention_v, or leave "
+                "center_attention out",
+            )
         if quantized and quantized != ATTENTION_KINDS:
             missing = ", ".join(sorted(kind.value for kind in ATTENTION_KINDS - quantized))
             raise RecipeError(

@@ -9,21 +9,45 @@ from typing import TYPE_CHECKING
 from export.carried import attention_scores, layernorm_input, linear_output
 from export.errors import SiteError
 from export.precision import FloatType
-from export.sites import SCORES, bias_add, module_path
+from export.sites import CONTEXT, SCORES, bias_add, module_path
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _LOG = logging.getLogger(__name__)
 
-# What follows these is as large as what they read.
-_PASSING = frozenset({"Reshape", "Transpose", "Gelu"})
+# What comes out of these has a size of its own.
+_SETTLING = frozenset({"LayerNormalization", "Softmax", "Tanh", "MatMul", "Gemm"})
+
+
+_REMEDY = "leave fp16 out of --precision, and build the others with --high-precision bf16"
+
+
+def warn_of_wide_tensors(carried: Mapping[str, float], target: FloatType) -> None:
+    """Log every tensor that came near the end of a type, or went beyond.
+
+    Args:
+        carried: Tensor name to the largest magnitude that calibration saw.
+        target: A type that the graph is to carry.
+    """
+    for name, amax in carried.items():
+        if amax > target.max_value / 2:
+            verdict = "stays fp32" if amax > target.max_value else "is close to the limit"
+            _LOG.warning(
+                "%s reached %.0f in calibration and %s holds up to %.0f: it %s; to rule it out, %s",
+                name,
+                amax,
+                target.value,
+                target.max_value,
+                verdict,
+                _REMEDY,
+            )
 
 
 def wide_values(
     model: ir.Model, carried: Mapping[str, float], target: FloatType
 ) -> frozenset[ir.Value]:
-    """The values of a graph that `target` cannot hold; each is logged, near misses too.
+    """The values of a graph that `target` cannot hold.
 
     Args:
         model: An FP32 model as `export_onnx` returns it, quantized or not.
@@ -34,27 +58,15 @@ def wide_values(
     Raises:
         SiteError: A tensor that is too large cannot be found in the graph.
     """
-    near = {name: amax for name, amax in carried.items() if amax > target.max_value / 2}
-    over = {name: amax for name, amax in near.items() if amax > target.max_value}
-    for name, amax in near.items():
-        verdict = "stays fp32" if name in over else "is close to its limit"
-        _LOG.warning(
-            "%s reached %.0f in calibration; %s holds up to %.0f: it %s "
-            "(--high-precision bf16 has the range)",
-            name,
-            amax,
-            target.value,
-            target.max_value,
-            verdict,
-        )
+    over = [name for name, amax in carried.items() if amax > target.max_value]
     values = _by_name(model) if over else {}
-    missing = sorted(over.keys() - values.keys())
+    missing = sorted(set(over) - values.keys())
     if missing:
         raise SiteError(
             f"'{missing[0]}' outgrows {target.value} and cannot be found in the graph",
-            "build with --high-precision bf16",
+            _REMEDY,
         )
-    return frozenset(_with_followers(value for name in over for value in values[name]))
+    return _closure(value for name in over for value in values[name])
 
 
 def _by_name(model: ir.Model) -> dict[str, tuple[ir.Value, ...]]:
@@ -76,16 +88,43 @@ def _by_name(model: ir.Model) -> dict[str, tuple[ir.Value, ...]]:
     return values
 
 
-def _with_followers(values: Iterable[ir.Value]) -> Iterable[ir.Value]:
-    queue = list(values)
+def _closure(seeds: Iterable[ir.Value]) -> frozenset[ir.Value]:
+    """Everything that has to be FP32 where the seeds are.
+
+    A wide value is followed through element-wise operators, shapes and Q/DQ, up to what brings it
+    back to size. A MatMul next to one gets both of its dequantized operands in FP32: DQ computes
+    them so at once, where a Cast behind DQ would keep the MatMul from its 8 bits.
+    """
+    followed: set[ir.Value] = set()
+    queue = list(seeds)
     while queue:
         value = queue.pop()
-        yield value
-        queue += [use.node.outputs[0] for use in value.uses() if use.node.op_type in _PASSING]
-        producer = value.producer()
-        if producer is not None and producer.op_type == "MatMul":
-            # DQ computes FP32 at once: a Cast behind it would keep the MatMul from its 8 bits.
-            queue += [each for each in producer.inputs if each is not None and _dequantized(each)]
+        if value in followed:
+            continue
+        followed.add(value)
+        for use in value.uses():
+            queue += _carried_on(use.node)
+    operands: set[ir.Value] = set()
+    queue = list(followed)
+    while queue:
+        value = queue.pop()
+        for node in (value.producer(), *(use.node for use in value.uses())):
+            if node is not None and node.op_type == "MatMul":
+                new = {each for each in node.inputs if each is not None and _dequantized(each)}
+                queue += new - operands
+                operands |= new
+    return frozenset(followed | operands)
+
+
+def _carried_on(node: ir.Node) -> list[ir.Value]:
+    """The results of a node that are about as large as what it reads."""
+    if node.op_type == "QuantizeLinear":
+        return [output for use in node.outputs[0].uses() for output in use.node.outputs]
+    # PV averages the rows of v; every other product is watched under a name of its own.
+    averages = (node.name or "").endswith(f".{CONTEXT}")
+    if node.op_type in _SETTLING and not averages:
+        return []
+    return [output for output in node.outputs if output.dtype is FloatType.FP32.onnx]
 
 
 def _dequantized(value: ir.Value) -> bool:

@@ -23,6 +23,11 @@ class Precision(str, Enum):
     FP8 = "fp8"
 
     @property
+    def calibrated(self) -> bool:
+        """Whether it needs calibration: 8 bits for scales, FP16 to know what outgrows it."""
+        return self is not Precision.FP32
+
+    @property
     def quantized(self) -> bool:
         """Whether the graph carries Q/DQ nodes."""
         return self in {Precision.INT8, Precision.FP8}

@@ -38,7 +38,8 @@ def smooth_layernorm(
         model: An FP32 model as `export_onnx` returns it; the function it computes stays the same.
         layers: As `layer_names` gives them.
         sites: All sites of the model.
-        channel_amax: Site name to the largest magnitude in each channel, float32 [hidden].
+        channel_amax: Site name to the largest magnitude in each channel, float32 [hidden]; sites
+            that are absent are left alone.
         alpha: Migration strength, between 0 and 1: how much of the difficulty moves to the weights.
         scale_type: The type that the engine carries the factors in: they are rounded to it before
             the weights are multiplied, so that a later cast changes nothing.
@@ -49,17 +50,23 @@ def smooth_layernorm(
     applied, refused, ranges = [], {}, {}
     for layer in layers:
         for site, modules in layer.normalized_sites.items():
+            if site not in channel_amax:
+                continue
             nodes = [linears[module] for module in modules]
             if len({node.inputs[0] for node in nodes}) != 1:
                 refused[site] = "the linears that read it read different tensors"
+                continue
+            value = nodes[0].inputs[0]
+            assert value is not None  # a MatMul has two inputs
+            producer = value.producer()
+            if producer is None or producer.op_type != "LayerNormalization":
+                refused[site] = "it is no LayerNorm's output"
                 continue
             amax = channel_amax[site].astype(np.float64)
             if not amax.any():
                 refused[site] = "it carried only zeros during calibration"
                 continue
             inverse = _inverse_factors(amax, [weight_of(node) for node in nodes], alpha, scale_type)
-            value = nodes[0].inputs[0]
-            assert value is not None  # a MatMul has two inputs
             multiply = ir.Node(
                 "",
                 "Mul",

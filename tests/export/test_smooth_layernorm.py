@@ -124,6 +124,28 @@ def test_linears_of_different_tensors_are_refused(exported):
     assert site not in outcome.amax
 
 
+def test_what_is_not_quantized_is_left_alone(exported):
+    """`deploy tune` counts on it: a unit back in FP16 is the checkpoint's own."""
+    model = exported.graph()
+    layer = names_of(exported)[0]
+    recipe = replace(
+        PRESETS["int8"],
+        exclude=(
+            f"{layer.attention}.input",
+            *(f"{module}.weight" for module in (layer.query, layer.key, layer.value)),
+            f"{layer.attention}.[qkpv]",
+        ),
+    )
+    insert_qdq(model, recipe, exported.table, FloatType.FP16)
+    by_name = {node.name: node for node in model.graph}
+    plain = {node.name: node for node in exported.graph().graph}
+    for module in (layer.query, layer.key, layer.value):
+        assert by_name[module].inputs[0].producer().op_type == "LayerNormalization"
+        weights = (graph[module].inputs[1].const_value.numpy() for graph in (by_name, plain))
+        np.testing.assert_array_equal(*weights)
+    assert f"{layer.ffn_in}.input.smoothing" in model.graph.initializers
+
+
 def test_a_tensor_of_zeros_is_an_error_and_never_a_scale(exported):
     site = next(iter(names_of(exported)[0].normalized_sites))
     zeros = np.zeros_like(exported.table.channel_amax[site])

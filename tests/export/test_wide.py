@@ -1,10 +1,11 @@
 """Tensors that FP16 cannot hold stay FP32, and what surrounds them does not."""
 
-from dataclasses import replace
+import json
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+from checkpoints import save_random_checkpoint
 from conftest import TASK, Exported, random_rows
 from onnx.reference import ReferenceEvaluator
 from test_qdq import run, tokens
@@ -19,7 +20,7 @@ from export.precision import FloatType, cast_floats
 from export.qdq import insert_qdq
 from export.recipe import PRESETS
 from export.verify import relative_error
-from export.wide import wide_values
+from export.wide import warn_of_wide_tensors, wide_values
 
 LAYER = "bert.encoder.layer.0"
 FFN_IN, FFN_OUT = f"{LAYER}.intermediate.dense", f"{LAYER}.output.dense"
@@ -62,7 +63,7 @@ def test_calibration_sees_what_the_graph_carries(exported):
     model = exported.graph()
     names = [linear_output(FFN_IN), SUM, attention_scores(ATTENTION)]
     values = [
-        next(iter(sorted(wide_values(model, {name: 1e9}, FloatType.FP16), key=order(name))))
+        next(iter(sorted(wide_values(model, {name: 1e9}, FloatType.FP16), key=order(name, model))))
         for name in names
     ]
     seen = dict.fromkeys(names, 0.0)
@@ -77,10 +78,11 @@ def test_calibration_sees_what_the_graph_carries(exported):
         assert carried[name] <= 2 * seen[name], name
 
 
-def order(name: str):
-    """Puts the value that the name stands for in front: the last of the pattern it is found by."""
+def order(name: str, model: ir.Model):
+    """Puts the value that the name stands for in front of those that follow it."""
     wanted = {"output": "Add", "input": "Add", "scores": "MatMul"}[name.rsplit(".", 1)[1]]
-    return lambda value: value.producer().op_type != wanted
+    place = {node: index for index, node in enumerate(model.graph)}
+    return lambda value: (value.producer().op_type != wanted, place[value.producer()])
 
 
 def test_fp16_overflows_without_the_guard_and_not_with_it(overflowing, tmp_path, warnings_of):
@@ -90,8 +92,75 @@ def test_fp16_overflows_without_the_guard_and_not_with_it(overflowing, tmp_path,
     guarded = fp16_logits(overflowing, tmp_path / "guarded.onnx", guarded=True)
     # FP16 carries 11 bits; a few layers deep, errors of some thousandths are usual.
     assert relative_error(guarded, reference) <= 2e-2
+    warn_of_wide_tensors(overflowing.table.carried, FloatType.FP16)
     warnings = warnings_of("export.wide")
     assert any(SUM in line and "stays fp32" in line for line in warnings), warnings
+
+
+@pytest.fixture(scope="module", params=["gelu", "gelu_new", "relu"])
+def wide_activation(request, tmp_path_factory) -> Exported:
+    """The first feed-forward linear reaches 110,000 in one channel, and so does what follows it."""
+    import torch
+
+    folder = save_random_checkpoint(tmp_path_factory.mktemp(request.param))
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_act": request.param}))
+    checkpoint = load_checkpoint(str(folder), TASK)
+    with torch.no_grad():
+        checkpoint.model.get_parameter(f"{FFN_IN}.bias")[5] = 110_000
+        checkpoint.model.get_parameter(f"{FFN_OUT}.weight")[:, 5] *= 1e-5
+    onnx = folder / "model.fp32.onnx"
+    write_onnx(export_onnx(checkpoint, TASK.head), onnx)
+    return Exported(folder, checkpoint, onnx, calibrate(checkpoint, TASK, random_rows(1)))
+
+
+@pytest.mark.parametrize("recipe", [None, "fp8", "fp8-mlperf", "int8"])
+def test_whatever_follows_a_wide_tensor_stays_finite(wide_activation, recipe, tmp_path):
+    """In FP16 arithmetic, through every activation and through Q/DQ."""
+    model = wide_activation.graph()
+    (reference,) = run(model, tokens(3))
+    if recipe:
+        insert_qdq(model, PRESETS[recipe], wide_activation.table, FloatType.FP16)
+    cast_floats(
+        model,
+        FloatType.FP16,
+        wide_values(model, wide_activation.table.carried, FloatType.FP16),
+    )
+    write_onnx(model, tmp_path / "model.onnx")
+    check_onnx(tmp_path / "model.onnx")
+    with np.errstate(over="ignore", invalid="ignore"):
+        (logits,) = ReferenceEvaluator(str(tmp_path / "model.onnx")).run(["logits"], tokens(3))
+    assert np.isfinite(logits).all()
+    if recipe is None:
+        assert relative_error(logits, reference) <= 2e-2
+
+
+@pytest.mark.parametrize("role", ["query", "key", "value"])
+@pytest.mark.parametrize("recipe", ["fp8", "fp8-mlperf", "int8"])
+def test_one_wide_projection_costs_no_other_its_8_bits(exported, role, recipe, tmp_path):
+    model = exported.graph()
+    insert_qdq(model, PRESETS[recipe], exported.table, FloatType.FP16)
+    carried = {linear_output(f"{ATTENTION}.{role}"): 1e5}
+    cast_floats(model, FloatType.FP16, wide_values(model, carried, FloatType.FP16))
+    write_onnx(model, tmp_path / "model.onnx")
+    check_onnx(tmp_path / "model.onnx")
+    for node in model.graph:
+        if node.op_type == "MatMul" and (node.name or "").startswith("bert.encoder"):
+            assert {value.producer().op_type for value in node.inputs} == {"DequantizeLinear"}
+
+
+def test_a_constant_that_only_wide_nodes_read_may_be_wide_itself(exported, tmp_path):
+    model = exported.graph()
+    bias = model.graph.initializers[f"{FFN_IN}.bias"]
+    values = bias.const_value.numpy().copy()
+    values[0] = 1e5
+    bias.const_value = ir.tensor(values)
+    wide = wide_values(model, {linear_output(FFN_IN): 1e5}, FloatType.FP16)
+    cast_floats(model, FloatType.FP16, wide)
+    write_onnx(model, tmp_path / "model.onnx")
+    check_onnx(tmp_path / "model.onnx")
+    # And no constant is kept twice.
+    assert all(value.uses() for value in model.graph.initializers.values())
 
 
 @pytest.mark.parametrize("recipe", ["fp8", "int8", "fp8-mlperf"])
@@ -113,12 +182,15 @@ def test_a_quantized_graph_keeps_its_codes_around_a_wide_tensor(overflowing, rec
 def test_bf16_and_ordinary_ranges_need_nothing(overflowing, exported, warnings_of):
     assert not wide_values(overflowing.graph(), overflowing.table.carried, FloatType.BF16)
     assert not wide_values(exported.graph(), exported.table.carried, FloatType.FP16)
+    warn_of_wide_tensors(overflowing.table.carried, FloatType.BF16)
+    warn_of_wide_tensors(exported.table.carried, FloatType.FP16)
     assert warnings_of("export.wide") == []
 
 
 def test_near_the_limit_is_a_warning_only(exported, warnings_of):
     carried = {**exported.table.carried, SUM: 40_000.0}
     assert not wide_values(exported.graph(), carried, FloatType.FP16)
+    warn_of_wide_tensors(carried, FloatType.FP16)
     (warning,) = warnings_of("export.wide")
     assert SUM in warning
     assert "40000" in warning
@@ -133,7 +205,7 @@ def test_a_tensor_that_is_not_in_the_graph_is_an_error(exported):
 def test_scores_too_large_for_fp16_reach_the_softmax_in_fp32(exported, tmp_path):
     model = exported.graph()
     insert_qdq(model, PRESETS["fp8"], exported.table, FloatType.FP16)
-    carried = replace(exported.table, carried={attention_scores(ATTENTION): 1e5}).carried
+    carried = {attention_scores(ATTENTION): 1e5}
     cast_floats(model, FloatType.FP16, wide_values(model, carried, FloatType.FP16))
     write_onnx(model, tmp_path / "model.onnx")
     check_onnx(tmp_path / "model.onnx")
