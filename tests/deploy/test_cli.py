@@ -91,6 +91,16 @@ def test_report_renders_again_what_the_build_wrote(built, run_cli):
     assert json.loads(run_cli("report", out, "--json").out) == read_json(out / "results.json")
 
 
+def test_fp16_alone_is_calibrated_for_its_range(checkpoint, data_dir, tmp_path, run_cli):
+    ran = run_cli(
+        *("build", "--model", checkpoint, "--task", "sst2", "--data-dir", data_dir, *QUICK),
+        *("--precision", "fp16", "--limit", "3", "--out", tmp_path / "out"),
+    )
+    assert ran.code == 0, ran.err
+    table = json.loads((tmp_path / "out" / "calibration.json").read_text(encoding="utf-8"))
+    assert all(0 < amax < 65_504 for amax in table["carried"].values())
+
+
 def test_a_gate_that_does_not_hold_is_exit_3(checkpoint, data_dir, tmp_path, run_cli):
     # Without an engine nothing is known to be fused, whatever the numbers.
     ran = run_cli(
