@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from export.architectures import Architecture, get_architecture
 from export.calibration_table import CalibrationTable
 from export.codes import quantize
+from export.constants import add_constant
 from export.errors import ExportError
 from export.onnx_export import METADATA_PREFIX
 from export.precision import FloatType
@@ -272,19 +273,9 @@ def _connect(dequantize: ir.Node, original: ir.Value, name: str) -> None:
 
 
 def _constant(model: ir.Model, name: str, tensor: ir.TensorProtocol) -> ir.Value:
-    import onnx_ir as ir
-
+    """A constant by its name: the one that is there, or a new one."""
     existing = model.graph.initializers.get(name)
-    if existing is not None:
-        return existing
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(tensor.shape.numpy()),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    model.graph.register_initializer(value)
-    return value
+    return add_constant(model, name, tensor) if existing is None else existing
 
 
 def _drop_unused_weights(model: ir.Model) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from export.constants import add_constant
 from export.sites import Site, SiteKind, bias_add, locate_sites
 
 if TYPE_CHECKING:
@@ -55,15 +56,7 @@ def new_constant(model: ir.Model, name: str, values: NDArray[np.floating[Any]]) 
     """A float32 initializer of its own: the exporter lets equal constants share one."""
     import onnx_ir as ir
 
-    tensor = ir.tensor(values.astype(np.float32))
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(tensor.shape.numpy()),
-        type=ir.TensorType(tensor.dtype),
-        const_value=tensor,
-    )
-    model.graph.register_initializer(value)
-    return value
+    return add_constant(model, name, ir.tensor(values.astype(np.float32)))
 
 
 def replace_constant(
