@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -60,10 +60,18 @@ def table_of(columns: Mapping[str, bool]) -> Table:
     return table
 
 
-def _accuracy(results: Mapping[str, Any]) -> Table:
+def accuracy_table(
+    heading: str, runs: Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any] | None]]
+) -> Table:
+    """Every metric of every run, a line each.
+
+    Args:
+        heading: Of the first column.
+        runs: Label, run, and its comparison with FP32, None for FP32 itself; as in results.json.
+    """
     table = table_of(
         {
-            "precision": False,
+            heading: False,
             "metric": False,
             "%": True,
             "change": True,
@@ -72,12 +80,11 @@ def _accuracy(results: Mapping[str, Any]) -> Table:
             "executed by": False,
         }
     )
-    for run in results["runs"]:
-        comparison = results["compare"].get(run["precision"])
-        for index, metric in enumerate(summaries(results)["metrics"]):
+    for label, run, comparison in runs:
+        for index, metric in enumerate(run["metrics"]):
             first = index == 0
             table.add_row(
-                run["precision"] + ("*" if run["simulated"] else "") if first else "",
+                label + ("*" if run["simulated"] else "") if first else "",
                 metric,
                 percent(run["metrics"][metric]),
                 change(comparison[metric]) if comparison else "",
@@ -86,6 +93,16 @@ def _accuracy(results: Mapping[str, Any]) -> Table:
                 run["backend"] if first else "",
             )
     return table
+
+
+def _accuracy(results: Mapping[str, Any]) -> Table:
+    return accuracy_table(
+        "precision",
+        (
+            (run["precision"], run, results["compare"].get(run["precision"]))
+            for run in results["runs"]
+        ),
+    )
 
 
 def _files(results: Mapping[str, Any]) -> Table:

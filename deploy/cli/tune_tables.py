@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deploy.cli.tables import gate_line, table_of
-from deploy.report.markdown import change, interval, number, percent
+from deploy.cli.tables import accuracy_table, gate_line
+from deploy.report.markdown import number, percent
 
 # Heading and alignment; two lines each, so that eleven columns fit into 80.
 _UNIT_COLUMNS = (
@@ -121,28 +121,11 @@ def _verdict(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _accuracy(results: Mapping[str, Any]) -> Table:
-    table = table_of(
-        {
-            "dev": False,
-            "metric": False,
-            "%": True,
-            "change": True,
-            "95 % interval": True,
-            "changed": True,
-            "executed by": False,
-        }
+    dev = results["dev"]
+    return accuracy_table(
+        "dev",
+        (
+            (run["recipe"] or name, run, dev["compare"].get(name))
+            for name, run in dev["runs"].items()
+        ),
     )
-    for name, run in results["dev"]["runs"].items():
-        comparison = results["dev"]["compare"].get(name)
-        for index, metric in enumerate(run["metrics"]):
-            first = index == 0
-            table.add_row(
-                (run["recipe"] or name) + ("*" if run["simulated"] else "") if first else "",
-                metric,
-                percent(run["metrics"][metric]),
-                change(comparison[metric]) if comparison else "",
-                interval(comparison[metric]) if comparison else "",
-                str(comparison["changed"]) if comparison and first else "",
-                run["backend"] if first else "",
-            )
-    return table
