@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
 from deploy.engine.profiles import Profile
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -37,6 +40,8 @@ class Backend(str, Enum):
     """What executes a model."""
 
     ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+    TENSORRT_RTX = "tensorrt-rtx"
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,48 @@ class Session(Protocol):
     profiles: tuple[Profile, ...]
     input_names: tuple[str, ...]
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Run one batch.
+    def run(
+        self, inputs: Arrays, out: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Run one batch, padded to the smallest bucket that holds it.
 
         Args:
-            inputs: int64 [batch, sequence] by input name; names the model does not read are
-                ignored. The shape must fit one of `profiles`.
+            inputs: Integer [batch, sequence] by input name; names the model does not read are
+                ignored.
+            out: Arrays to write outputs into, by name, for callers that reuse theirs; outputs
+                that it does not name are new arrays.
 
         Returns:
-            FP32 outputs by name, with as many rows as the inputs.
+            FP32 outputs by name, without the rows and columns that were padded: [batch, …], or
+            [batch, sequence] of a head that answers per token.
+
+        Raises:
+            BackendError: The batch fits no profile, an input is missing or of the wrong type.
+        """
+
+
+class DeviceSession(Session, Protocol):
+    """A session on a GPU.
+
+    Attributes:
+        stream: The CUDA stream that it works on, as an address.
+        graphs_bytes: Device memory that captured CUDA graphs take; 0 before `warmup`.
+    """
+
+    stream: int
+    graphs_bytes: int
+
+    def warmup(self) -> None:
+        """Capture a CUDA graph for every batch size 1, 2, 4, … of every profile.
+
+        Nothing is ever captured inside `run`.
+        """
+
+    def run_device(
+        self, inputs: Mapping[str, Tensor], out: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Run one batch of torch CUDA tensors; as `run`, without a copy to the host.
+
+        The work is ordered after what the current torch stream holds, and the current stream
+        waits for it; the host does not.
         """
