@@ -267,6 +267,7 @@ def quantize_here(folder: Path, count: int, batch: int, output: Path) -> dict[st
     started = time.monotonic()
     table = calibrate(checkpoint, _TASK, data, batch_size=batch)
     calibrated = time.monotonic()
+    del checkpoint  # inserting Q/DQ needs the graph and the table alone
     model = read_onnx(folder / "model.fp32.onnx")
     insert_qdq(model, PRESETS["fp8"], table, FloatType.FP16)
     cast_floats(model, FloatType.FP16)
