@@ -31,6 +31,7 @@ _OWN = (
     "onnx/model.*.onnx",
     "onnx/model.*.onnx.data",
     "engines/model.*.plan",
+    "engines/model.*.plan.json",
     "tokenizer/*",
 )
 
@@ -88,6 +89,10 @@ class BuildFolder:
     def plan(self, precision: str, target: str) -> Path:
         """The engine of a precision for a compute capability."""
         return self.path / "engines" / f"model.{precision}.{target}.plan"
+
+    def plan_info(self, precision: str, target: str) -> Path:
+        """What that engine is, beside it."""
+        return self.path / "engines" / f"model.{precision}.{target}.plan.json"
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,10 @@ class SharedBar:
         for item in items:
             next(self._ticks, None)
             yield item
+
+    def meter(self, description: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Do nothing: the bar is enough."""
+        return nullcontext(lambda share: None)
 
     def status(self, description: str) -> AbstractContextManager[None]:
         """Do nothing: the bar is enough."""
