@@ -163,13 +163,18 @@ class DataType(Enum):
 
 
 class StandInContext:
-    """An execution context; `enqueues` has, for each run, what was told it since the one before."""
+    """An execution context.
+
+    `enqueues` has, for each run, what was told it since the one before and whether it was captured;
+    `asked`, how often somebody wanted to know an output's shape.
+    """
 
     def __init__(self, engine):
         self.engine = engine
         self.shapes, self.addresses = {}, {}
         self.told = set()
         self.enqueues = []
+        self.asked = 0
         self.profile = None
         self.memory = None
 
@@ -194,6 +199,10 @@ class StandInContext:
         return True
 
     def get_tensor_shape(self, name):
+        self.asked += 1
+        return self.shape_of(name)
+
+    def shape_of(self, name):
         batch, sequence = self.shapes["input_ids"]
         _, columns = self.engine.get_tensor_shape(name)
         return (batch, sequence if columns == -1 else columns)
@@ -207,7 +216,7 @@ class StandInContext:
         self.enqueues.append((frozenset(self.told), stream in cuda.recording))
         self.told.clear()
         arrays = {
-            name: view(self.addresses[name], self.get_tensor_shape(name), dtype)
+            name: view(self.addresses[name], self.shape_of(name), dtype)
             for name, dtype in self.engine.dtypes.items()
         }
         cuda.put(stream, lambda: compute(arrays, self.engine.pad))
@@ -314,7 +323,6 @@ def stand_in_tensorrt(engine, version="10.16.1.11"):
             engine.logger.log(StandInLogger.INFO, "nothing to see here")
             return None
 
-    # `ILogger.__init__` is called by name on the subclass.
     trt.Runtime = Runtime
     return trt
 

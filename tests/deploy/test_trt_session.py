@@ -148,11 +148,14 @@ def test_nothing_is_allocated_or_captured_inside_a_request(opened):
     cuda = engine.cuda
     session = TrtSession(engine)
     allocated = cuda.calls["malloc"]
+    laid_out = []
     for _ in range(2):
         for batch in range(1, 7):
             session.run(tokens(batch, 5))
             session.run_device(device(tokens(batch, 16)))
+        laid_out.append(sum(context.asked for context in engine.trt.contexts))
     assert cuda.calls["malloc"] == allocated
+    assert laid_out == [12, 12]  # every shape once
     assert cuda.calls["capture"] == cuda.calls["launch"] == 0
 
 
@@ -231,7 +234,8 @@ def test_device_tensors_are_padded_on_the_device(opened, warm, pad):
     for shape in ((1, 8), (3, 5), (5, 16)):
         inputs = tokens(*shape)
         session.run(tokens(6, 16, seed=1))  # leaves tokens where the padding goes
-        found = session.run_device(device(inputs))["logits"]
+        # Aligned: a graph must not miss what TensorRT could have read in place.
+        found = session.run_device({name: aligned(each) for name, each in inputs.items()})["logits"]
         np.testing.assert_array_equal(found, expected(inputs, 8 if shape[1] <= 8 else 16))
 
 
@@ -416,3 +420,24 @@ def test_rtx_versions_count_from_one_and_share_profiles(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
     info = plan_info(PROFILES, Flavour.TENSORRT_RTX)
     assert TrtEngine(b"plan", info, trt_engine.cuda).shares_profiles
+
+
+def test_rtx_compiles_a_captured_shape_at_once_and_others_in_the_background(opened, monkeypatch):
+    engine = opened()
+    trt = sys.modules["tensorrt"]
+    strategy = type("Strategy", (), {"EAGER": "eager"})
+    monkeypatch.setattr(trt, "DynamicShapesKernelSpecializationStrategy", strategy, raising=False)
+    asked = []
+
+    class RuntimeConfig:
+        def set_execution_context_allocation_strategy(self, allocation):
+            self.allocation = allocation
+
+    def create(how):
+        asked.append(getattr(how, "dynamic_shapes_kernel_specialization_strategy", "default"))
+        return StandInEngine.create_execution_context(engine.trt, getattr(how, "allocation", how))
+
+    engine.trt.create_runtime_config = RuntimeConfig
+    engine.trt.create_execution_context = create
+    TrtSession(engine).warmup()
+    assert asked == ["default"] * len(PROFILES) + ["eager"] * SIZES * len(PROFILES)
