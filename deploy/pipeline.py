@@ -299,7 +299,9 @@ def _evaluate(
     precisions = dict.fromkeys((Precision.FP32, *config.precision))
     runs = []
     for precision in precisions:
-        session = OrtSession(folder.onnx(precision.value), precision, profiles)
+        session = OrtSession(
+            folder.onnx(precision.value), precision, profiles, inputs.dev.pad_token_id
+        )
         recipe = config.recipe_for(precision).name if precision.quantized else None
         runs.append(evaluate(session, precision, recipe, inputs.dev, progress))
     return runs
