@@ -334,12 +334,10 @@ def plan_info(profiles, flavour=Flavour.TENSORRT, pad_token_id=PAD):
         precision=Precision.FP8,
         recipe="fp8",
         flavour=flavour,
-        version="10.16.1.11",
+        tensorrt_version="10.16.1.11",
         target="sm90",
         gpu="a stand-in",
         driver="1.0",
         profiles=profiles,
         pad_token_id=pad_token_id,
-        hardware_compatible=False,
-        version_compatible=False,
     )

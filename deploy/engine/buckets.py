@@ -150,3 +150,10 @@ def check_out(name: str, shape: Sequence[int], target: Sequence[int]) -> None:
             f"out['{name}'] has the shape {tuple(target)}, the output {tuple(shape)}",
             "pass an array of the output's shape, without padding",
         )
+
+
+def graph_sizes(profile: Profile) -> tuple[int, ...]:
+    """Batches that CUDA graphs are captured for: 1, 2, 4, … and the largest of a profile."""
+    largest = profile.max.batch
+    powers = (1 << exponent for exponent in range(largest.bit_length()))
+    return tuple(sorted({max(size, profile.min.batch) for size in powers} | {largest}))

@@ -42,6 +42,7 @@ class Backend(str, Enum):
     ONNXRUNTIME = "onnxruntime"
     TENSORRT = "tensorrt"
     TENSORRT_RTX = "tensorrt-rtx"
+    TORCH = "torch"
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,15 @@ class SessionInfo:
         simulated: Whether the graph's own types are only imitated: 8-bit codes, or FP16 weights,
             that are multiplied in `arithmetic`.
         device: Name of the processor.
+        simulated_parts: What is quantized in the graph and computed otherwise, though the rest is
+            executed as it is; empty where everything is, or nothing.
     """
 
     backend: Backend
     arithmetic: str
     simulated: bool
     device: str
+    simulated_parts: tuple[str, ...] = ()
 
 
 class Session(Protocol):

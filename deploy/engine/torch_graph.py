@@ -194,9 +194,7 @@ class _Converter:
             if len(group.linears) == 1:
                 self._known[linear.output] = result
                 return
-            self._known[linear.output] = self.call(
-                torch.narrow, result, -1, start, each.shape[1]
-            )
+            self._known[linear.output] = self.call(torch.narrow, result, -1, start, each.shape[1])
             start += each.shape[1]
 
     def _emit_attention(self, attention: Attention) -> None:
@@ -451,8 +449,7 @@ def _channel_scales(linear: Linear) -> Tensor:
     """Scales of a linear's weight, float32 [N]."""
     assert linear.weight_scale is not None
     scale = _to_torch(linear.weight_scale).float()
-    assert linear.weight.const_value is not None
-    return scale.expand(linear.weight.const_value.shape[1]).contiguous()
+    return scale.expand(_to_torch(linear.weight).shape[1]).contiguous()
 
 
 def _to_torch(value: ir.Value) -> Tensor:

@@ -72,9 +72,9 @@ def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
     """`Expand`, which broadcasts both ways: a size of 1 keeps x's own."""
-    import torch
-
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(shape)))
+    sizes = [1] * (x.ndim - len(shape)) + list(shape)
+    own = [1] * (len(shape) - x.ndim) + list(x.shape)
+    return x.expand([a if b == 1 else b for a, b in zip(own, sizes, strict=True)])
 
 
 def slice_axes(

@@ -19,8 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib_data.cache import cache_folder
-from deploy.engine.buckets import cut, graph_sizes, input_shape, pad_into, per_token, pick_profile
-from deploy.engine.buckets import write_out
+from deploy.engine.buckets import (
+    cut,
+    graph_sizes,
+    input_shape,
+    pad_into,
+    per_token,
+    pick_profile,
+    write_out,
+)
 from deploy.engine.device_tensors import deliver, tensor_refusal
 from deploy.engine.profiles import Profile, Shape
 from deploy.engine.session import Arrays, Backend, Precision, SessionInfo
@@ -112,22 +119,13 @@ class TorchSession:
             graph = convert(model, lowering, self._device)
         self.input_names = graph.input_names
         self._output_names = graph.output_names
-        tokens, outputs = model.graph.inputs[0].shape, model.graph.outputs
+        tokens = [str(size) for size in model.graph.inputs[0].shape or ()]
         self._per_token = tuple(
-            per_token([str(size) for size in value.shape or ()], [str(size) for size in tokens or ()])
-            for value in outputs
+            per_token([str(size) for size in value.shape or ()], tokens)
+            for value in model.graph.outputs
         )
         self._pads = dict.fromkeys(self.input_names, 0) | {"input_ids": pad_token_id}
-        eight_bit = precision.quantized and lowering.eight_bit_linears
-        self.info = SessionInfo(
-            backend=Backend.TORCH,
-            arithmetic=precision.value if self._gpu and (eight_bit or not precision.quantized)
-            else ("fp16" if self._gpu else "fp32"),
-            simulated=precision.quantized and not eight_bit
-            or (not self._gpu and precision is not Precision.FP32),
-            device=torch.cuda.get_device_name(self._device) if self._gpu else cpu_name(),
-            simulated_parts=graph.simulated,
-        )
+        self.info = _describe(precision, lowering, self._device, graph.simulated)
         self._modules: dict[bool, Callable[..., tuple[Tensor, ...]]] = {
             True: graph.module,
             False: graph.unmasked,
@@ -138,7 +136,7 @@ class TorchSession:
         self._lock = threading.Lock()
         if self._gpu:
             self._modules = {key: _compiled(each) for key, each in self._modules.items()}
-            self._stream = torch.cuda.Stream(self._device)
+            self._stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             self.stream = self._stream.cuda_stream
             self._pool = torch.cuda.graph_pool_handle()
 
@@ -277,6 +275,28 @@ class TorchSession:
                 with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                     outputs = module(*lane.device)
                 lane.graphs[masked] = (graph, outputs)
+
+
+def _describe(
+    precision: Precision, lowering: Lowering, device: str, simulated_parts: tuple[str, ...]
+) -> SessionInfo:
+    import torch
+
+    if device == "cpu":
+        return SessionInfo(
+            backend=Backend.TORCH,
+            arithmetic="fp32",
+            simulated=precision is not Precision.FP32,
+            device=cpu_name(),
+        )
+    executed = lowering.eight_bit_linears or not precision.quantized
+    return SessionInfo(
+        backend=Backend.TORCH,
+        arithmetic=precision.value if executed else "16 bits",
+        simulated=not executed,
+        device=torch.cuda.get_device_name(device),
+        simulated_parts=simulated_parts if executed else (),
+    )
 
 
 def _lowering(precision: Precision, device: str) -> Lowering:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.engine.buckets import cut, input_shape, pad_into, pick_profile, write_out
+from deploy.engine.buckets import cut, graph_sizes, input_shape, pad_into, pick_profile, write_out
 from deploy.engine.device_tensors import (
     can_bind,
     copy_in,
@@ -149,7 +149,7 @@ class TrtSession:
             with ExitStack() as stack:
                 for number, profile in enumerate(self.profiles):
                     rows = 1
-                    for size in _graph_sizes(profile):
+                    for size in graph_sizes(profile):
                         lane = self._capture(stack, number, Shape(size, profile.max.sequence))
                         if lane.graphs is not None:
                             lanes |= {(number, batch): lane for batch in range(rows, size + 1)}
@@ -249,10 +249,3 @@ class TrtSession:
             lane = open_lane(self._engine, self._contexts[number], self._buffers, padded)
             self._lanes[number, shape.batch] = lane
         return lane
-
-
-def _graph_sizes(profile: Profile) -> Iterable[int]:
-    """1, 2, 4, … and the largest batch, as far as the profile allows them."""
-    largest = profile.max.batch
-    powers = (1 << exponent for exponent in range(largest.bit_length()))
-    return sorted({max(size, profile.min.batch) for size in powers} | {largest})

@@ -84,14 +84,12 @@ def trt_engine(flavour: Flavour, onnx: Path, cuda: Cuda) -> TrtEngine | str:
             precision=Precision.FP16,
             recipe=None,
             flavour=flavour,
-            version=built.version,
+            tensorrt_version=built.version,
             target=gpu_targets()[0],
             gpu=cuda.device_name(),
             driver=None,
             profiles=PROFILES,
             pad_token_id=PAD,
-            hardware_compatible=False,
-            version_compatible=False,
         )
         return TrtEngine(built.plan, info, cuda)
     except EngineError as error:
