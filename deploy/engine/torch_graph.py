@@ -361,8 +361,9 @@ def _gather_elements(converter: _Converter, node: ir.Node) -> Any:
 
 def _gemm(converter: _Converter, node: ir.Node) -> Any:
     _attributes(node, alpha=1.0, beta=1.0, transA=0)
-    operands = [converter.tensor(node, index) for index in range(3)]
-    return converter.call(torch_ops.gemm, *operands, bool(_integer(node, "transB", 0)))
+    a, b = converter.tensor(node, 0), converter.tensor(node, 1)
+    c = converter.tensor(node, 2) if len(node.inputs) > 2 else None
+    return converter.call(torch_ops.gemm, a, b, c, bool(_integer(node, "transB", 0)))
 
 
 def _layer_norm(converter: _Converter, node: ir.Node) -> Any:

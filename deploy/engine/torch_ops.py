@@ -109,11 +109,10 @@ def gather_elements(x: Tensor, indices: Tensor, axis: int) -> Tensor:
     return x.gather(axis, indices)
 
 
-def gemm(a: Tensor, b: Tensor, c: Tensor, transposed: bool) -> Tensor:
+def gemm(a: Tensor, b: Tensor, c: Tensor | None, transposed: bool) -> Tensor:
     """`Gemm` with alpha and beta 1: a @ b + c."""
-    import torch
-
-    return torch.addmm(c, a, b.t() if transposed else b)
+    product = a @ (b.t() if transposed else b)
+    return product if c is None else product + c
 
 
 def unsqueeze(x: Tensor, axes: Sequence[int]) -> Tensor:
