@@ -31,6 +31,7 @@ _OWN = (
     "onnx/model.*.onnx",
     "onnx/model.*.onnx.data",
     "engines/model.*.plan",
+    "engines/model.*.layers.json",
     "tokenizer/*",
 )
 
@@ -88,6 +89,10 @@ class BuildFolder:
     def plan(self, precision: str, target: str) -> Path:
         """The engine of a precision for a compute capability."""
         return self.path / "engines" / f"model.{precision}.{target}.plan"
+
+    def layers(self, precision: str, target: str) -> Path:
+        """The layers of that engine."""
+        return self.path / "engines" / f"model.{precision}.{target}.layers.json"
 
 
 @contextmanager

@@ -191,7 +191,12 @@ def _member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
         ) from None
 
 
-def _integer(option: str, value: Any, least: int) -> int:
+def parse_integer(option: str, value: Any, least: int) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        UsageError: It is none, or is smaller.
+    """
     try:
         number = int(str(value))
     except ValueError:
@@ -223,8 +228,13 @@ def _precisions(value: Any) -> tuple[Precision, ...]:
     return chosen
 
 
-def _buckets(value: Any) -> tuple[int, ...]:
-    buckets = tuple(sorted({_integer("buckets", item, 8) for item in _items(value)}))
+def parse_buckets(value: Any) -> tuple[int, ...]:
+    """Sequence buckets, ascending.
+
+    Raises:
+        UsageError: There is none, or one is no length.
+    """
+    buckets = tuple(sorted({parse_integer("buckets", item, 8) for item in _items(value)}))
     if not buckets:
         raise UsageError("--buckets is empty", "use for example --buckets 64,128")
     return buckets
@@ -240,7 +250,12 @@ def _max_drop(value: Any) -> float:
     return drop
 
 
-def _targets(value: Any) -> tuple[str, ...]:
+def parse_targets(value: Any) -> tuple[str, ...]:
+    """Compute capabilities, in the order given.
+
+    Raises:
+        UsageError: There is none, or one is spelled otherwise than sm89.
+    """
     targets = tuple(dict.fromkeys(item.lower() for item in _items(value)))
     wrong = [target for target in targets if not _TARGET.fullmatch(target)]
     if wrong or not targets:
@@ -290,15 +305,15 @@ _PARSERS: dict[str, Any] = {
     "precision": _precisions,
     "data_dir": _path,
     "engine": lambda value: _member(EngineChoice, "engine", value),
-    "target": _targets,
+    "target": parse_targets,
     "backend": _backend,
     "high_precision": _high_precision,
-    "buckets": _buckets,
-    "max_batch": lambda value: _integer("max-batch", value, 1),
-    "calib_samples": lambda value: _integer("calib-samples", value, 1),
-    "seed": lambda value: _integer("seed", value, 0),
+    "buckets": parse_buckets,
+    "max_batch": lambda value: parse_integer("max-batch", value, 1),
+    "calib_samples": lambda value: parse_integer("calib-samples", value, 1),
+    "seed": lambda value: parse_integer("seed", value, 0),
     "recipe": _recipes,
     "max_drop": _max_drop,
     "require_fusion": lambda value: _flag("require_fusion", value),
-    "limit": lambda value: _integer("limit", value, 1),
+    "limit": lambda value: parse_integer("limit", value, 1),
 }

@@ -19,7 +19,9 @@ from deploy.engine.builder import (
     installed_flavours,
     supported_targets,
 )
-from deploy.engine.layers import expected_fusion, fusion_by_profile, parse_layers
+from deploy.engine.expected import expected_fusion
+from deploy.engine.fusion import fusion_by_profile
+from deploy.engine.layers import parse_layers
 from deploy.engine.profiles import MIN_FP8_SEQUENCE, Profile, Shape, bucket_profiles
 from deploy.errors import EngineError
 from export.calibrate import calibrate

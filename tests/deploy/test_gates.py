@@ -1,4 +1,4 @@
-from deploy.engine.layers import ProfileFusion
+from deploy.engine.fusion import ProfileFusion
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
 from deploy.evaluate.compare import Comparison, Drop
