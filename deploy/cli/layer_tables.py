@@ -19,7 +19,7 @@ _NOISE = re.compile(r"^_*myl_|_myl\d+_\d+| \[profile \d+\]")
 # The number of an encoder layer, and what stands before it.
 _ENCODER_LAYER = re.compile(r"^.*?\blayer\.(\d+)\.")
 
-_NAME_WIDTH = 28
+_NAME_WIDTH = 26
 
 # What two profiles must share to be shown as one.
 _SHOWN = (
@@ -86,7 +86,7 @@ def _listings(alike: Profiles) -> Iterator[str | Table]:
         table = table_of({"name": False, "type": False, "in": False, "out": False, "from": False})
         for layer in profile["listing"]:
             table.add_row(
-                Text(_shortened(_NOISE.sub("", layer["name"]))),
+                Text(_shortened(layer["name"])),
                 layer["type"],
                 ",".join(dict.fromkeys(layer["inputs"])),
                 ",".join(dict.fromkeys(layer["outputs"])),
@@ -171,9 +171,7 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def _shortened(name: str) -> str:
-    """A name in one column; a module path keeps its end, a list of operators its beginning."""
-    if len(name) <= _NAME_WIDTH:
-        return name
-    if "." in name:
-        return f"…{name[1 - _NAME_WIDTH :]}"
-    return f"{name[: _NAME_WIDTH - 1]}…"
+    """A builder's name in one column."""
+    first, *merged = _NOISE.sub("", name).split("+")
+    text = _ENCODER_LAYER.sub(r"\1 ", first) + (f" + {len(merged)}" if merged else "")
+    return text if len(text) <= _NAME_WIDTH else f"{text[: _NAME_WIDTH - 1]}…"

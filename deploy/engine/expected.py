@@ -37,6 +37,7 @@ class Operation:
             quantized; `input` and `weight` of a linear, `q`, `k`, `p` and `v` of an attention.
         carried: Type of the results, which is that of everything not quantized.
         head_dim: Width of one head; None for a linear.
+        heads: How many heads there are; None for a linear.
     """
 
     module: str
@@ -44,7 +45,8 @@ class Operation:
     role: str
     operands: Mapping[str, str | None]
     carried: str
-    head_dim: int | None
+    head_dim: int | None = None
+    heads: int | None = None
 
     @property
     def quantized(self) -> str | None:
@@ -89,10 +91,13 @@ def expected_fusion(model: ir.Model) -> ExpectedFusion:
         ExportError: The model was not exported by this toolchain.
     """
     architecture, layers = graph_encoder(model)
-    head_dim = int(model.metadata_props[f"{METADATA_PREFIX}head_dim"])
+    shape = {
+        name: int(model.metadata_props[f"{METADATA_PREFIX}{name}"])
+        for name in ("head_dim", "heads")
+    }
     nodes = {node.name: node for node in model.graph if node.name is not None}
     attentions = tuple(
-        _attention(nodes, names.attention, index, head_dim)
+        _attention(nodes, names.attention, index, shape)
         for index, names in enumerate(layer_names(architecture, layers))
     )
     linears = tuple(
@@ -122,11 +127,12 @@ def _linear(nodes: Mapping[str, ir.Node], module: str, layer: int, role: str) ->
         role=role,
         operands={"input": _codes(node.inputs[0]), "weight": _codes(node.inputs[1])},
         carried=_type_name(node.outputs[0]),
-        head_dim=None,
     )
 
 
-def _attention(nodes: Mapping[str, ir.Node], module: str, layer: int, head_dim: int) -> Operation:
+def _attention(
+    nodes: Mapping[str, ir.Node], module: str, layer: int, shape: Mapping[str, int]
+) -> Operation:
     scores, context = nodes[f"{module}.{SCORES}"], nodes[f"{module}.{CONTEXT}"]
     return Operation(
         module=module,
@@ -139,7 +145,7 @@ def _attention(nodes: Mapping[str, ir.Node], module: str, layer: int, head_dim: 
             "v": _codes(context.inputs[1]),
         },
         carried=_type_name(scores.outputs[0]),
-        head_dim=head_dim,
+        **shape,
     )
 
 

@@ -17,7 +17,6 @@ from deploy.engine.fusion import (
 from deploy.engine.layer_report import LayerReport
 from deploy.engine.layers import Layer, split_profiles
 
-
 # `export.qdq` names the nodes of a site after it.
 _QDQ = (".QuantizeLinear", ".DequantizeLinear")
 

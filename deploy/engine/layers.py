@@ -81,7 +81,7 @@ def parse_layers(log: Iterable[str]) -> tuple[Layer, ...]:
     return tuple(
         _parse_layer(match, line)
         for message in log
-        for line in message.splitlines()
+        for line in message.split("\n")  # splitlines() would also split at \x1e, within metadata
         if (match := _LAYER.match(line))
     )
 

@@ -58,6 +58,11 @@ _ATTENTION_RULES = (
         lambda attention, _: _partly(attention),
         lambda attention, _: _partial_attention(attention),
     ),
+    # FP8, INT8 and FP16 alike; two heads fuse.
+    _Rule(
+        lambda attention, _: attention.heads == 1,
+        lambda *_: "one head: attention fuses from two",
+    ),
     # 8, 16 and 31 tokens do not fuse, 32 do; of dynamic sequences, 16..64 and 1..512 do not, and
     # 32..640 does. INT8 and FP16 fuse from 1 token.
     _Rule(
