@@ -1,8 +1,9 @@
 """Calibration and Q/DQ insertion: this project beside `modelopt.onnx.quantization.quantize`.
 
 Both sides get the same FP32 ONNX file of BERT-base (random weights, which change neither time nor
-memory), the same rows of random tokens in batches of the same size, and are asked for FP8 with max
-calibration in an FP16 graph. Each runs in a process of its own. What is timed:
+memory), the same rows of random tokens, and are asked for FP8 with max calibration in an FP16
+graph. modelopt.onnx runs with several batch sizes: 1 is what it takes when it is told none, and the
+number of samples passes all rows at once. Each run is a process of its own. What is timed:
 
 - this project: `calibrate()` on the loaded checkpoint (placing ModelOpt's observers included), then
   reading the FP32 file, `insert_qdq()`, the cast to FP16, and writing the file;
@@ -17,9 +18,8 @@ modelopt.onnx needs other versions of onnx and onnxruntime, hence its own enviro
     python benchmarks/quantize_speed.py --python modelopt_env/bin/python
     python benchmarks/quantize_speed.py --ours-only --samples 64,1024   # does memory grow?
 
-modelopt.onnx takes memory with --layers and --batch: 2 layers took 2.5 GB with 16 rows, 3.6 GB with
-128, and 4 layers 3.6 GB with 16. Leave OMP_NUM_THREADS unset: torch obeys it and onnxruntime does
-not, so it would slow down this project's side alone.
+modelopt.onnx takes memory with its batch: 16.5 GB with all 128 rows at once. Leave OMP_NUM_THREADS
+unset: torch obeys it and onnxruntime does not, so it would slow down this project's side alone.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Run:
     Attributes:
         side: Which of the two.
         samples: Rows that were calibrated on.
+        batch: Rows in each pass.
         seconds: What this file's first lines say is timed.
         process_seconds: The whole process: also its start, imports and loading.
         start_mb: Resident memory when timing began.
@@ -84,6 +85,7 @@ class Run:
 
     side: str
     samples: int
+    batch: int
     seconds: float
     process_seconds: float
     start_mb: float
@@ -117,7 +119,6 @@ def report(options: argparse.Namespace, runs: list[Run]) -> dict[str, Any]:
     return {
         "model": {"layers": options.layers, "hidden": 768, "weights": "random"},
         "tokens": options.tokens,
-        "batch": options.batch,
         "format": "fp8",
         "calibration": "max",
         "runs": [asdict(run) for run in runs],
@@ -144,7 +145,10 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--samples", type=_counts, default=(128,), help="one count, or 64,1024")
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16, help="rows in each of our passes")
+    parser.add_argument(
+        "--modelopt-batch", type=_counts, default=(1, 16, 128), help="of modelopt.onnx, each a run"
+    )
     parser.add_argument("--json", type=Path)
     return parser.parse_args(arguments)
 
@@ -204,9 +208,9 @@ def measure(
     for count in options.samples:
         with progress.status(f"{_OURS}, {count} samples"):
             runs.append(run_ours(folder, count, options.batch))
-        if python is not None:
-            with progress.status(f"{_THEIRS}, {count} samples"):
-                runs.append(run_theirs(folder, count, options.batch, python))
+        for batch in options.modelopt_batch if python else ():
+            with progress.status(f"{_THEIRS}, {count} samples, {batch} at a time"):
+                runs.append(run_theirs(folder, count, batch, python))
     return runs
 
 
@@ -243,7 +247,7 @@ def run_ours(folder: Path, count: int, batch: int) -> Run:
     output = folder / "ours.onnx"
     started = time.monotonic()
     measured = in_fresh_process(quantize_here, folder, count, batch, output)
-    return _run(_OURS, count, measured, time.monotonic() - started, output)
+    return _run(_OURS, count, batch, measured, time.monotonic() - started, output)
 
 
 def quantize_here(folder: Path, count: int, batch: int, output: Path) -> dict[str, Any]:
@@ -267,6 +271,7 @@ def quantize_here(folder: Path, count: int, batch: int, output: Path) -> dict[st
     started = time.monotonic()
     table = calibrate(checkpoint, _TASK, data, batch_size=batch)
     calibrated = time.monotonic()
+    del checkpoint  # inserting Q/DQ needs the graph and the table alone
     model = read_onnx(folder / "model.fp32.onnx")
     insert_qdq(model, PRESETS["fp8"], table, FloatType.FP16)
     cast_floats(model, FloatType.FP16)
@@ -302,14 +307,17 @@ def run_theirs(folder: Path, count: int, batch: int, python: Path) -> Run:
     if done.returncode != 0:
         reason = "killed: too little memory?" if done.returncode == -9 else done.stderr[-2000:]
         raise RuntimeError(f"{_THEIRS} ended with {done.returncode}\n{reason}")
-    return _run(_THEIRS, count, json.loads(result.read_text("utf-8")), seconds, output)
+    return _run(_THEIRS, count, batch, json.loads(result.read_text("utf-8")), seconds, output)
 
 
-def _run(side: str, count: int, measured: dict[str, Any], seconds: float, output: Path) -> Run:
+def _run(
+    side: str, count: int, batch: int, measured: dict[str, Any], seconds: float, output: Path
+) -> Run:
     nodes = [node.op_type for node in read_onnx(output).graph]
     return Run(
         side=side,
         samples=count,
+        batch=batch,
         process_seconds=seconds,
         quantize_linears=nodes.count("QuantizeLinear"),
         output_mb=output.stat().st_size / 1e6,
@@ -318,7 +326,7 @@ def _run(side: str, count: int, measured: dict[str, Any], seconds: float, output
 
 
 def ratios(runs: list[Run]) -> list[dict[str, float]]:
-    """How many times as much modelopt.onnx takes, for each number of samples."""
+    """How many times as much modelopt.onnx takes, for each of its runs."""
     found = []
     for ours in runs:
         for theirs in runs:
@@ -326,6 +334,7 @@ def ratios(runs: list[Run]) -> list[dict[str, float]]:
                 found.append(
                     {
                         "samples": ours.samples,
+                        "modelopt_batch": theirs.batch,
                         "seconds": theirs.seconds / ours.seconds,
                         "process_seconds": theirs.process_seconds / ours.process_seconds,
                         "peak_memory": theirs.peak_mb / ours.peak_mb,
@@ -350,14 +359,15 @@ def _tables(found: dict[str, Any], runs: list[Run]) -> Iterator[Table | str]:
         f"tokens, {found['environment']['cores']} CPU cores"
     )
     for column in (
-        "samples", "side", "seconds", "whole process, s", "peak memory, MB", "at start, MB",
-        "QuantizeLinear", "output, MB",
+        "samples", "side", "batch", "seconds", "whole process, s", "peak memory, MB",
+        "at start, MB", "QuantizeLinear", "output, MB",
     ):  # fmt: skip
         table.add_column(column, justify="left" if column == "side" else "right")
     for run in runs:
         table.add_row(
             str(run.samples),
             run.side,
+            str(run.batch),
             f"{run.seconds:.1f}",
             f"{run.process_seconds:.1f}",
             f"{run.peak_mb:,.0f}",
@@ -369,6 +379,7 @@ def _tables(found: dict[str, Any], runs: list[Run]) -> Iterator[Table | str]:
         table.add_row(
             str(ratio["samples"]),
             "ratio",
+            str(ratio["modelopt_batch"]),
             f"{ratio['seconds']:.1f}x",
             f"{ratio['process_seconds']:.1f}x",
             f"{ratio['peak_memory']:.1f}x",

@@ -31,6 +31,7 @@ _OWN = (
     "onnx/model.*.onnx",
     "onnx/model.*.onnx.data",
     "engines/model.*.plan",
+    "engines/model.*.plan.json",
     "engines/model.*.layers.json",
     "tokenizer/*",
 )
@@ -89,6 +90,10 @@ class BuildFolder:
     def plan(self, precision: str, target: str) -> Path:
         """The engine of a precision for a compute capability."""
         return self.path / "engines" / f"model.{precision}.{target}.plan"
+
+    def plan_info(self, precision: str, target: str) -> Path:
+        """What that engine is, beside it."""
+        return self.path / "engines" / f"model.{precision}.{target}.plan.json"
 
     def layers(self, precision: str, target: str) -> Path:
         """The layers of that engine."""

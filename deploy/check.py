@@ -80,8 +80,7 @@ def check(config: CheckConfig, progress: Progress) -> dict[str, Any]:
     for target in config.targets:
         found: dict[str, Any] = {"target": target, "accepted": True, "refusal": None}
         try:
-            with progress.status(f"Building {config.onnx.name} for {target}"):
-                report = check_target(config.onnx, model, config.profiles, target)
+            report = check_target(config.onnx, model, config.profiles, target, progress)
             found["report"] = summarize(report)
         except EngineError as error:
             refusal = {"message": error.message, "remedy": error.remedy}

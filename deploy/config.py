@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from calib_data.errors import UsageError
 from calib_data.tasks import get_task
+from deploy.engine.builder import BuilderOptions, HardwareCompatibility
 from deploy.engine.session import Backend, Precision
 from export.errors import RecipeError
 from export.precision import FloatType
@@ -47,6 +48,13 @@ class BuildConfig:
         high_precision: Type of everything that a quantized engine does not quantize.
         buckets: Sequence buckets in tokens, ascending; None takes the task's.
         max_batch: Largest batch of every profile.
+        workspace_mib: Device memory that a kernel may use beside inputs and outputs, in MiB; None
+            for all there is.
+        optimization_level: TensorRT's, from 0, fastest build, to 5, fastest engine; None for its
+            default, 3. TensorRT for RTX takes it and builds the same.
+        hardware_compatibility: Which GPUs beside the building one may run a plan; `tensorrt` only.
+        version_compatible: Whether later TensorRT releases of the same major version must load the
+            plan; `tensorrt` only.
         calib_samples: Training examples to calibrate on.
         seed: Of the calibration sample.
         recipe: Recipes that replace the default one of their format.
@@ -66,12 +74,26 @@ class BuildConfig:
     high_precision: FloatType = FloatType.FP16
     buckets: tuple[int, ...] | None = None
     max_batch: int = 32
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    hardware_compatibility: HardwareCompatibility = HardwareCompatibility.NONE
+    version_compatible: bool = False
     calib_samples: int = 256
     seed: int = 0
     recipe: tuple[QuantRecipe, ...] = ()
     max_drop: float | None = None
     require_fusion: bool = False
     limit: int | None = None
+
+    @property
+    def builder_options(self) -> BuilderOptions:
+        """How engines are built."""
+        return BuilderOptions(
+            workspace_mib=self.workspace_mib,
+            optimization_level=self.optimization_level,
+            hardware_compatibility=self.hardware_compatibility,
+            version_compatible=self.version_compatible,
+        )
 
     def recipe_for(self, precision: Precision) -> QuantRecipe:
         """The recipe of a quantized precision."""
@@ -191,7 +213,7 @@ def _member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
         ) from None
 
 
-def parse_integer(option: str, value: Any, least: int) -> int:
+def parse_integer(option: str, value: Any, least: int, most: int | None = None) -> int:
     """A whole number of at least `least`.
 
     Raises:
@@ -205,6 +227,8 @@ def parse_integer(option: str, value: Any, least: int) -> int:
         ) from None
     if number < least:
         raise UsageError(f"--{option} is {number}", f"give at least {least}")
+    if most is not None and number > most:
+        raise UsageError(f"--{option} is {number}", f"give at most {most}")
     return number
 
 
@@ -310,6 +334,12 @@ _PARSERS: dict[str, Any] = {
     "high_precision": _high_precision,
     "buckets": parse_buckets,
     "max_batch": lambda value: parse_integer("max-batch", value, 1),
+    "workspace_mib": lambda value: parse_integer("workspace-mib", value, 1),
+    "optimization_level": lambda value: parse_integer("optimization-level", value, 0, 5),
+    "hardware_compatibility": lambda value: _member(
+        HardwareCompatibility, "hardware-compatibility", value
+    ),
+    "version_compatible": lambda value: _flag("version_compatible", value),
     "calib_samples": lambda value: parse_integer("calib-samples", value, 1),
     "seed": lambda value: parse_integer("seed", value, 0),
     "recipe": _recipes,

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,6 +28,30 @@ PACKAGES = (
 def installed_versions() -> dict[str, str | None]:
     """Version of every package that shapes a result; None where it is not installed."""
     return {name: _version(name) for name in PACKAGES}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An NVIDIA GPU that the driver reports.
+
+    Attributes:
+        name: As the driver has it.
+        driver: Its version.
+        target: Compute capability, such as "sm90".
+    """
+
+    name: str
+    driver: str
+    target: str
+
+
+def find_gpus() -> tuple[Gpu, ...]:
+    """The NVIDIA GPUs of this machine, in the driver's order; empty without one."""
+    found = []
+    for line in _ask_nvidia_smi("name,driver_version,compute_cap"):
+        name, driver, capability = (part.strip() for part in line.rsplit(",", 2))
+        found.append(Gpu(name, driver, f"sm{capability.replace('.', '')}"))
+    return tuple(found)
 
 
 def gpu_names() -> tuple[str, ...]:

@@ -13,6 +13,10 @@ class EngineError(ToolchainError):
     """TensorRT cannot build, load or run an engine."""
 
 
+class PlanError(EngineError):
+    """A plan is damaged, unknown, or of another machine: it is not deserialised."""
+
+
 class BuildFolderError(ToolchainError):
     """The build folder cannot be written, read or trusted."""
 

@@ -12,7 +12,12 @@ from calib_data.progress import Progress
 from calib_data.sources import load_examples
 from calib_data.tasks import Examples, Split, Task, get_task
 from deploy.config import DEMO, BuildConfig, EngineChoice
-from deploy.engine.builder import Flavour, installed_flavours, supported_targets
+from deploy.engine.builder import (
+    Flavour,
+    HardwareCompatibility,
+    installed_flavours,
+    supported_targets,
+)
 from deploy.engine.profiles import MIN_FP8_SEQUENCE
 from deploy.engine.session import Precision
 from deploy.environment import gpu_names, gpu_targets
@@ -23,9 +28,6 @@ from export.recipe import select_sites
 from export.sites import encoder_sites
 
 _LOG = logging.getLogger(__name__)
-
-# The target of a builder that builds for the GPU it runs on.
-THIS_GPU = "gpu"
 
 # Built for where there is no GPU to ask.
 _DEFAULT_TARGET = "sm89"
@@ -46,7 +48,7 @@ class BuildInputs:
         dev: What every precision is judged on.
         train: Training examples to calibrate on; empty where nothing needs it.
         flavour: Which TensorRT builds engines; None builds none.
-        targets: Compute capabilities to build for, or `THIS_GPU`.
+        targets: Compute capabilities to build for.
     """
 
     task: Task
@@ -67,6 +69,7 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
     """
     task = get_task(config.task)
     flavour = _flavour(config)
+    _check_portability(config, flavour)
     targets = _targets(config, flavour)
     dev = load_examples(task, Split.DEV, config.data_dir)
     calibrates = any(precision.calibrated for precision in config.precision)
@@ -120,9 +123,30 @@ def _flavour(config: BuildConfig) -> Flavour | None:
     return flavour
 
 
+def _check_portability(config: BuildConfig, flavour: Flavour | None) -> None:
+    chosen = config.hardware_compatibility
+    if flavour is Flavour.TENSORRT_RTX and chosen is not HardwareCompatibility.NONE:
+        raise UsageError(
+            f"--hardware-compatibility {chosen.value}: {flavour.value} has no such choice",
+            "leave it out: its plans run on every GPU of their --target",
+        )
+    if flavour is Flavour.TENSORRT_RTX and config.version_compatible:
+        raise UsageError(
+            f"--version-compatible: {flavour.value} has no such plans",
+            "leave it out, and build again for another version",
+        )
+    if chosen is HardwareCompatibility.AMPERE_PLUS and Precision.FP8 in config.precision:
+        raise UsageError(
+            "--hardware-compatibility ampere-plus: Ampere has no FP8 tensor cores",
+            "use same-compute-capability, or --precision int8",
+        )
+
+
 def _targets(config: BuildConfig, flavour: Flavour | None) -> tuple[str, ...]:
-    if flavour is not Flavour.TENSORRT_RTX:
-        return (THIS_GPU,)
+    if flavour is Flavour.TENSORRT:
+        return gpu_targets()[:1]  # it builds for the GPU it runs on
+    if flavour is None:
+        return ()
     known = supported_targets(flavour)
     here = tuple(target for target in gpu_targets() if target in known)
     targets = config.target or here or (_DEFAULT_TARGET,)

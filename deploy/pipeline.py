@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import tempfile
 import time
@@ -28,18 +29,19 @@ from deploy.artifacts import (
     write_text,
 )
 from deploy.config import BuildConfig, config_to_dict
-from deploy.engine.builder import BuiltEngine, EngineSpec, build_engine
+from deploy.engine.builder import BuiltEngine, EngineSpec, Flavour, build_engine
 from deploy.engine.fusion import ProfileFusion, fusion_by_profile
 from deploy.engine.layer_report import report_build, report_to_json
 from deploy.engine.ort import OrtSession
+from deploy.engine.plan import PlanInfo, write_plan
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
-from deploy.environment import describe_environment
+from deploy.environment import describe_environment, find_gpus
 from deploy.errors import EngineError
 from deploy.evaluate.compare import Comparison, compare
 from deploy.evaluate.gates import Gate, drop_gates, fusion_gates
 from deploy.evaluate.harness import EvaluationSet, Run, evaluate
-from deploy.inputs import THIS_GPU, BuildInputs, load_inputs
+from deploy.inputs import BuildInputs, load_inputs
 from deploy.report.markdown import render_markdown
 from deploy.results import BuildOutcome, EngineFile, results_to_dict
 from export.calibrate import calibrate, calibration_source
@@ -231,12 +233,13 @@ def _compile(
                 onnx=folder.onnx(precision.value),
                 flavour=inputs.flavour,
                 profiles=profiles,
-                target=None if target == THIS_GPU else target,
+                # Datacenter TensorRT builds for the GPU it runs on, and cannot be told another.
+                target=target if inputs.flavour is Flavour.TENSORRT_RTX else None,
+                options=config.builder_options,
             )
-            with progress.status(f"Building {precision.value} engine for {target}"):
-                built = build_engine(spec)
-            path = folder.plan(precision.value, target)
-            write_bytes(path, built.plan)
+            built = build_engine(spec, progress)
+            info = _plan_info(config, inputs, precision, target, spec, built)
+            path = write_plan(folder, info, built.plan)
             engines.append(
                 EngineFile(
                     precision=precision,
@@ -252,6 +255,32 @@ def _compile(
                 _fusion(folder.layers(precision.value, target), spec, built, precision, target)
             )
     return engines, {precision: found for precision, found in fusion.items() if found}
+
+
+def _plan_info(
+    config: BuildConfig,
+    inputs: BuildInputs,
+    precision: Precision,
+    target: str,
+    spec: EngineSpec,
+    built: BuiltEngine,
+) -> PlanInfo:
+    tuned_on = find_gpus()[0] if spec.target is None else None
+    return PlanInfo(
+        sha256=hashlib.sha256(built.plan).hexdigest(),
+        bytes=len(built.plan),
+        precision=precision,
+        recipe=config.recipe_for(precision).name if precision.quantized else None,
+        flavour=spec.flavour,
+        tensorrt_version=built.version,
+        target=target,
+        gpu=tuned_on.name if tuned_on else None,
+        driver=tuned_on.driver if tuned_on else None,
+        profiles=spec.profiles,
+        pad_token_id=inputs.dev.pad_token_id,
+        hardware_compatibility=spec.options.hardware_compatibility,
+        version_compatible=spec.options.version_compatible,
+    )
 
 
 def _fusion(
@@ -280,7 +309,9 @@ def _evaluate(
     precisions = dict.fromkeys((Precision.FP32, *config.precision))
     runs = []
     for precision in precisions:
-        session = OrtSession(folder.onnx(precision.value), precision, profiles)
+        session = OrtSession(
+            folder.onnx(precision.value), precision, profiles, inputs.dev.pad_token_id
+        )
         recipe = config.recipe_for(precision).name if precision.quantized else None
         runs.append(evaluate(session, precision, recipe, inputs.dev, progress))
     return runs

@@ -24,7 +24,7 @@ class EngineFile:
         precision: Of the model.
         flavour: Which TensorRT built it.
         version: Its version.
-        target: Compute capability, or "gpu" for the building machine's.
+        target: Compute capability.
         file: Path within the build folder.
         bytes: Size of the plan.
         seconds: How long the build took.

@@ -23,6 +23,9 @@ BINS = 2048
 # histc counts in float32, which knows every integer up to here.
 _EXACT = 1 << 24
 
+# Values that are counted at a time on the CPU: their bin numbers stay in its cache.
+_CACHED = 1 << 17
+
 
 @dataclass
 class RangeHistogram:
@@ -57,8 +60,6 @@ class RangeHistogram:
         Raises:
             ValueError: `batch_amax` is NaN or infinite.
         """
-        import torch
-
         if not np.isfinite(batch_amax):
             raise ValueError(f"cannot count {batch_amax}")
         self.amax = max(self.amax, batch_amax)
@@ -69,9 +70,8 @@ class RangeHistogram:
             self.upper = batch_amax
         while batch_amax > self.upper:
             self._double()
-        for part in torch.split(magnitudes.flatten(), _EXACT):
-            batch = torch.histc(part, bins=BINS, min=0, max=self.upper)
-            self.counts += batch.cpu().numpy().astype(np.int64)
+        count = _count_on_cpu if magnitudes.device.type == "cpu" else _count_on_gpu
+        self.counts += count(magnitudes.flatten(), self.upper)
 
     def edges(self) -> NDArray[np.float64]:
         """Bin edges, [BINS + 1]."""
@@ -81,3 +81,29 @@ class RangeHistogram:
         self.upper *= 2
         merged = self.counts.reshape(-1, 2).sum(axis=1)
         self.counts = np.concatenate([merged, np.zeros(BINS // 2, np.int64)])
+
+
+def _count_on_gpu(magnitudes: Tensor, upper: float) -> NDArray[np.int64]:
+    import torch
+
+    counts = np.zeros(BINS, np.int64)
+    for part in torch.split(magnitudes, _EXACT):
+        batch = torch.histc(part, bins=BINS, min=0, max=upper)
+        counts += batch.cpu().numpy().astype(np.int64)
+    return counts
+
+
+def _count_on_cpu(magnitudes: Tensor, upper: float) -> NDArray[np.int64]:
+    """What histc counts, bin for bin, in less than a third of its CPU time."""
+    values = magnitudes.numpy()
+    scaled, bins = np.empty(_CACHED, np.float32), np.empty(_CACHED, np.intp)
+    counts = np.zeros(BINS + 1, np.int64)
+    for start in range(0, values.size, _CACHED):
+        part = values[start : start + _CACHED]
+        # BINS is a power of two, so this rounds as histc's x * BINS / upper does.
+        np.divide(part, np.float32(upper), out=scaled[: part.size])
+        np.multiply(scaled[: part.size], np.float32(BINS), out=scaled[: part.size])
+        np.copyto(bins[: part.size], scaled[: part.size], casting="unsafe")
+        counts += np.bincount(bins[: part.size], minlength=BINS + 1)
+    counts[BINS - 1] += counts[BINS]  # what equals `upper` belongs to the last bin
+    return counts[:BINS]

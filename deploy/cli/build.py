@@ -54,6 +54,28 @@ def command(
     high_precision: HighPrecision = None,
     buckets: Buckets = None,
     max_batch: MaxBatch = None,
+    workspace_mib: Annotated[
+        Number,
+        typer.Option(help="Device memory that a kernel may use, in MiB.", show_default="all"),
+    ] = None,
+    optimization_level: Annotated[
+        Number,
+        typer.Option(help="TensorRT's, 0 (fast build) to 5 (fast engine).", show_default="3"),
+    ] = None,
+    hardware_compatibility: Annotated[
+        Text,
+        typer.Option(
+            help="GPUs that may run the plan: none but the building model, "
+            "same-compute-capability or ampere-plus (tensorrt).",
+            show_default="none",
+        ),
+    ] = None,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible", help="Let later TensorRT releases load the plan (tensorrt)."
+        ),
+    ] = False,
     calib_samples: CalibSamples = None,
     seed: Annotated[
         Number, typer.Option(help="Of the calibration sample.", show_default="0")
@@ -103,6 +125,10 @@ def command(
         "high_precision": high_precision,
         "buckets": buckets,
         "max_batch": max_batch,
+        "workspace_mib": workspace_mib,
+        "optimization_level": optimization_level,
+        "hardware_compatibility": hardware_compatibility,
+        "version_compatible": version_compatible or None,
         "calib_samples": calib_samples,
         "seed": seed,
         "recipe": recipe or None,

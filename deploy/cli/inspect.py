@@ -20,7 +20,7 @@ def command(
     ] = None,
     target: Annotated[
         Text,
-        typer.Option(help="Compute capability, or gpu.", show_default="the first there is"),
+        typer.Option(help="Compute capability.", show_default="the first there is"),
     ] = None,
     profile: Annotated[
         Number, typer.Option(help="Show this optimization profile only.", show_default="all")

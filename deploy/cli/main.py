@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
+import threading
 from typing import NoReturn
 
 from calib_data.errors import ToolchainError
@@ -57,6 +59,11 @@ def _one_line(text: str) -> str:
 
 def _exit_interrupted() -> NoReturn:
     print("interrupted", file=sys.stderr)
+    if threading.active_count() > 1:
+        # Deep in one step, a TensorRT build does not hear that it is cancelled, and the
+        # interpreter must not be taken down under it. Everything of ours has been unwound by now.
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)
     sys.exit(_INTERRUPTED)
 
 

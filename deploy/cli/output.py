@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import Enum
 from typing import Any, TypeVar
@@ -58,6 +58,22 @@ class TerminalProgress:
                 elapsed = bar.tasks[0].elapsed or 0.0
                 rate = f"{(done + 1) / elapsed:.1f}/s" if elapsed else ""
                 bar.update(task, advance=1, rate=rate)
+
+    @contextmanager
+    def meter(self, description: str) -> Iterator[Callable[[float], None]]:
+        """Show a bar of the share that is done."""
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        ) as bar:
+            task = bar.add_task(description, total=1.0)
+            yield lambda share: bar.update(task, completed=share)
 
     @contextmanager
     def status(self, description: str) -> Iterator[None]:

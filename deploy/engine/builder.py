@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
+import threading
 import time
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from calib_data.progress import Progress, SilentProgress
+from deploy.engine.build_monitor import BuildProgress, make_monitor, run_cancellable
 from deploy.engine.profiles import Profile
+from deploy.engine.timing_cache import attach_timing_cache, keep_timing_cache, timing_cache_path
+from deploy.engine.trt_logger import last_error, make_logger
+from deploy.environment import gpu_names
 from deploy.errors import EngineError
 
-_LOG = logging.getLogger(__name__)
-
-# Said of every token input of every build; sessions bind int64 because the engine declares it.
-_INT64_REMINDER = "has Int64 binding"
+_MIB = 1 << 20
 
 
 class Flavour(str, Enum):
@@ -41,6 +43,41 @@ class Flavour(str, Enum):
         return f"{self.value}-cu13"
 
 
+class HardwareCompatibility(str, Enum):
+    """Which GPUs beside the building one may run a plan of datacenter TensorRT.
+
+    A plan of TensorRT for RTX runs on every GPU of its target, and has no such choice.
+    """
+
+    NONE = "none"
+    SAME_COMPUTE_CAPABILITY = "same-compute-capability"
+    AMPERE_PLUS = "ampere-plus"
+
+    @property
+    def member(self) -> str:
+        """Its name in `trt.HardwareCompatibilityLevel`."""
+        return self.value.upper().replace("-", "_")
+
+
+@dataclass(frozen=True)
+class BuilderOptions:
+    """How to build; every default is TensorRT's.
+
+    Attributes:
+        workspace_mib: Device memory that a kernel may use beside inputs and outputs, in MiB; None
+            for all there is.
+        optimization_level: From 0, fastest build, to 5, fastest engine; TensorRT's default is 3.
+        hardware_compatibility: Which GPUs may run the engine; `tensorrt` only.
+        version_compatible: Let later releases of the same major version load the engine; `tensorrt`
+            only.
+    """
+
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    hardware_compatibility: HardwareCompatibility = HardwareCompatibility.NONE
+    version_compatible: bool = False
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """What to build.
@@ -51,12 +88,14 @@ class EngineSpec:
         profiles: Optimization profiles, in the order of the engine's profile indexes.
         target: Compute capability such as "sm89" (tensorrt-rtx only); None builds for the GPU
             of this machine.
+        options: How to build it.
     """
 
     onnx: Path
     flavour: Flavour
     profiles: tuple[Profile, ...]
     target: str | None
+    options: BuilderOptions = BuilderOptions()
 
 
 @dataclass(frozen=True)
@@ -83,24 +122,29 @@ def installed_flavours() -> tuple[Flavour, ...]:
 
 def supported_targets(flavour: Flavour) -> tuple[str, ...]:
     """Compute capabilities that a flavour builds for without having the GPU, such as "sm89"."""
-    capabilities = getattr(_import(flavour), "ComputeCapability", None)
+    capabilities = getattr(import_flavour(flavour), "ComputeCapability", None)
     if capabilities is None:
         return ()
     return tuple(name.lower() for name in dir(capabilities) if name.startswith("SM"))
 
 
-def build_engine(spec: EngineSpec) -> BuiltEngine:
+def build_engine(spec: EngineSpec, progress: Progress | None = None) -> BuiltEngine:
     """Parse an ONNX file and build a plan.
+
+    Args:
+        spec: What to build.
+        progress: Shown how far the build is.
 
     Raises:
         EngineError: The flavour is not installed, the target is unknown to it, the parser refuses
             a node (which is named), or the builder fails (its last error is quoted).
+        KeyboardInterrupt: Ctrl-C; the build has been told to stop.
     """
-    trt = _import(spec.flavour)
-    messages = _logger(trt)
+    trt = import_flavour(spec.flavour)
+    logger = make_logger(trt)
     started = time.monotonic()
     try:
-        builder = trt.Builder(messages)
+        builder = trt.Builder(logger)
     except Exception as error:
         raise EngineError(
             f"{spec.flavour.value} cannot create a builder: {error}",
@@ -108,30 +152,35 @@ def build_engine(spec: EngineSpec) -> BuiltEngine:
             "--engine tensorrt-rtx or --engine none",
         ) from error
     network = builder.create_network(_network_flags(trt))
-    _parse(trt, network, messages, spec.onnx)
-    config = builder.create_builder_config()
-    # Without it the layer listing has no types, and fusion could not be checked.
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if spec.target is not None:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(_capability(trt, spec), 0)
-    for profile in spec.profiles:
-        _add_profile(builder, config, network, profile)
-    plan = builder.build_serialized_network(network, config)
+    _parse(trt, network, logger, spec.onnx)
+    config = _configure(trt, builder, network, spec)
+    cache = _timing_cache(trt, config, spec.flavour)
+    cancelled = threading.Event()
+    what = f"Building {spec.onnx.stem} for {spec.target or 'this GPU'}"
+    with (progress or SilentProgress()).meter(what) as show:
+        config.progress_monitor = make_monitor(trt, BuildProgress(show), cancelled)
+        plan = run_cancellable(lambda: builder.build_serialized_network(network, config), cancelled)
     if plan is None:
         raise EngineError(
-            f"{spec.flavour.value} cannot build '{spec.onnx}': {_last_error(messages)}",
+            f"{spec.flavour.value} cannot build '{spec.onnx}': {last_error(logger)}",
             "see the log (--log-level debug); a smaller --max-batch needs less memory",
         )
+    if cache is not None:
+        keep_timing_cache(config, cache)
     return BuiltEngine(
         plan=bytes(plan),
-        log=tuple(messages.messages),
+        log=tuple(logger.messages),
         version=str(trt.__version__),
         seconds=time.monotonic() - started,
     )
 
 
-def _import(flavour: Flavour) -> Any:
+def import_flavour(flavour: Flavour) -> Any:
+    """The Python module of a flavour.
+
+    Raises:
+        EngineError: It is not installed, or its libraries cannot be loaded.
+    """
     try:
         return importlib.import_module(flavour.module)
     except ImportError as error:
@@ -141,40 +190,44 @@ def _import(flavour: Flavour) -> Any:
         ) from error
 
 
-def _logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps every message and passes warnings on to `logging`."""
-    levels = {
-        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
-        trt.ILogger.ERROR: logging.ERROR,
-        trt.ILogger.WARNING: logging.WARNING,
-    }
-
-    class MessageLogger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.messages: list[str] = []
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            self.messages.append(message)
-            level = levels.get(severity, logging.DEBUG)
-            if _INT64_REMINDER in message:
-                level = logging.DEBUG
-            if level == logging.ERROR:
-                self.errors.append(message)
-            _LOG.log(level, "%s", message)
-
-    return MessageLogger()
-
-
 def _network_flags(trt: Any) -> int:
     # TensorRT 11 has no other kind of network and may drop the flag; 10.x needs it.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
-def _parse(trt: Any, network: Any, messages: Any, onnx: Path) -> None:
-    parser = trt.OnnxParser(network, messages)
+def _configure(trt: Any, builder: Any, network: Any, spec: EngineSpec) -> Any:
+    config = builder.create_builder_config()
+    # Without it the layer listing has no types, and fusion could not be checked.
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    options = spec.options
+    if options.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.hardware_compatibility is not HardwareCompatibility.NONE:
+        config.hardware_compatibility_level = _level(trt, options.hardware_compatibility)
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if spec.target is not None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(_capability(trt, spec), 0)
+    for profile in spec.profiles:
+        _add_profile(builder, config, network, profile)
+    return config
+
+
+def _timing_cache(trt: Any, config: Any, flavour: Flavour) -> Path | None:
+    """Attach this GPU's timing cache; None where the flavour has none."""
+    if flavour is Flavour.TENSORRT_RTX:
+        return None
+    path = timing_cache_path(str(trt.__version__), gpu_names()[0])
+    attach_timing_cache(config, path)
+    return path
+
+
+def _parse(trt: Any, network: Any, logger: Any, onnx: Path) -> None:
+    parser = trt.OnnxParser(network, logger)
     if parser.parse_from_file(str(onnx)):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -182,7 +235,7 @@ def _parse(trt: Any, network: Any, messages: Any, onnx: Path) -> None:
         f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}" for error in errors
     )
     raise EngineError(
-        f"TensorRT's parser refuses '{onnx}': {detail or _last_error(messages)}",
+        f"TensorRT's parser refuses '{onnx}': {detail or last_error(logger)}",
         "export the model again with `deploy build`; if that repeats, report the node named above",
     )
 
@@ -197,13 +250,20 @@ def _capability(trt: Any, spec: EngineSpec) -> Any:
     return getattr(trt.ComputeCapability, spec.target.upper())
 
 
+def _level(trt: Any, wanted: HardwareCompatibility) -> Any:
+    # 10.12 may lack a level that later releases have.
+    level = getattr(trt.HardwareCompatibilityLevel, wanted.member, None)
+    if level is None:
+        raise EngineError(
+            f"TensorRT {trt.__version__} has no hardware compatibility '{wanted.value}'",
+            "leave --hardware-compatibility out, or install a later TensorRT",
+        )
+    return level
+
+
 def _add_profile(builder: Any, config: Any, network: Any, profile: Profile) -> None:
     optimization_profile = builder.create_optimization_profile()
     shapes = [(shape.batch, shape.sequence) for shape in (profile.min, profile.opt, profile.max)]
     for index in range(network.num_inputs):
         optimization_profile.set_shape(network.get_input(index).name, *shapes)
     config.add_optimization_profile(optimization_profile)
-
-
-def _last_error(messages: Any) -> str:
-    return messages.errors[-1] if messages.errors else "no reason given"

@@ -54,7 +54,7 @@ class ProfileFusion:
     """What became of a graph in one optimization profile.
 
     Attributes:
-        target: Compute capability that was built for, or "gpu" for this machine's.
+        target: Compute capability that was built for.
         profile: The optimization profile.
         layers: Number of layers.
         quantized_gemms: GEMMs that run in 8 bits; a merged Q/K/V GEMM counts as three.

@@ -8,12 +8,11 @@ are.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.engine.builder import Flavour
+from deploy.engine.builder import Flavour, import_flavour
 from deploy.engine.layers import (
     UNKNOWN,
     Layer,
@@ -35,7 +34,7 @@ def inspect_plan(plan: bytes, flavour: Flavour) -> tuple[Layer, ...]:
     Raises:
         EngineError: The plan cannot be loaded on this machine, or tells nothing of its layers.
     """
-    trt = importlib.import_module(flavour.module)
+    trt = import_flavour(flavour)
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:

@@ -32,7 +32,7 @@ class LayerReport:
 
     Attributes:
         precision: Of the model; None where it is not a build's.
-        target: Compute capability that was built for, or "gpu" for this machine's.
+        target: Compute capability that was built for.
         flavour: Which TensorRT built it.
         version: Version of that TensorRT.
         profiles: Optimization profiles, by their indexes.

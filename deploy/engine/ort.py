@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from deploy.engine.buckets import cut, input_shape, pad_into, per_token, pick_profile, write_out
 from deploy.engine.profiles import Profile
 from deploy.engine.session import Arrays, Backend, Precision, SessionInfo
 from deploy.environment import cpu_name
@@ -25,7 +28,21 @@ class OrtSession:
     of the engine, and `info` says so.
     """
 
-    def __init__(self, onnx: Path, precision: Precision, profiles: tuple[Profile, ...]) -> None:
+    def __init__(
+        self,
+        onnx: Path,
+        precision: Precision,
+        profiles: tuple[Profile, ...],
+        pad_token_id: int = 0,
+    ) -> None:
+        """Open a model.
+
+        Args:
+            onnx: The model.
+            precision: Its precision.
+            profiles: Shapes that the engine accepts, by ascending sequence.
+            pad_token_id: What `input_ids` are padded with; attention_mask masks it.
+        """
         self.info = SessionInfo(
             backend=Backend.ONNXRUNTIME,
             arithmetic="fp32",
@@ -34,25 +51,48 @@ class OrtSession:
         )
         self.profiles = profiles
         self._session = _open(onnx, precision)
-        self.input_names = tuple(value.name for value in self._session.get_inputs())
-        self._output_names = [value.name for value in self._session.get_outputs()]
+        declared = self._session.get_inputs()
+        self.input_names = tuple(value.name for value in declared)
+        self._dtypes = {value.name: _numpy_dtype(value.type) for value in declared}
+        self._pads = {name: pad_token_id if name == "input_ids" else 0 for name in self._dtypes}
+        outputs = self._session.get_outputs()
+        self._output_names = [value.name for value in outputs]
+        self._per_token = [per_token(value.shape, declared[0].shape) for value in outputs]
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Run one batch; see `Session.run`."""
-        batch, sequence = inputs[self.input_names[0]].shape
-        if not any(
-            profile.min.batch <= batch <= profile.max.batch
-            and profile.min.sequence <= sequence <= profile.max.sequence
-            for profile in self.profiles
-        ):
-            raise BackendError(
-                f"a batch of {batch} x {sequence} tokens fits no profile",
-                "build with --max-batch and --buckets that cover it",
+    def run(
+        self, inputs: Arrays, out: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Run one batch, padded in sequence only; see `Session.run`.
+
+        Rows cost the CPU time and need no padding: nothing was compiled for a batch size.
+        """
+        shape = input_shape(inputs, self.input_names)
+        bucket = self.profiles[pick_profile(self.profiles, shape)].max.sequence
+        feed = {name: self._padded(name, inputs[name], bucket) for name in self.input_names}
+        results = self._session.run(self._output_names, feed)
+        found = {
+            name: cut(values, shape, by_token)
+            for name, values, by_token in zip(
+                self._output_names, results, self._per_token, strict=True
             )
-        results = self._session.run(
-            self._output_names, {name: inputs[name] for name in self.input_names}
-        )
-        return dict(zip(self._output_names, results, strict=True))
+        }
+        targets = out or {}
+        for name in targets.keys() & found.keys():
+            found[name] = write_out(name, found[name], targets[name])
+        return found
+
+    def _padded(self, name: str, values: NDArray[Any], columns: int) -> NDArray[Any]:
+        dtype = self._dtypes[name]
+        if values.shape[1] == columns:
+            return values.astype(dtype, copy=False)
+        padded = np.empty((values.shape[0], columns), dtype)
+        pad_into(padded, values, self._pads[name])
+        return padded
+
+
+def _numpy_dtype(declared: str) -> np.dtype[Any]:
+    """The numpy type of onnxruntime's "tensor(int64)"."""
+    return np.dtype(declared.removeprefix("tensor(").removesuffix(")"))
 
 
 def _open(onnx: Path, precision: Precision) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from calib_data.progress import Progress
 from deploy.engine.builder import EngineSpec, Flavour, build_engine
 from deploy.engine.layer_report import LayerReport, report_build
 from deploy.engine.profiles import Profile
@@ -45,7 +46,11 @@ def read_model(onnx: Path, profiles: Sequence[Profile]) -> ir.Model:
 
 
 def check_target(
-    onnx: Path, model: ir.Model, profiles: tuple[Profile, ...], target: str
+    onnx: Path,
+    model: ir.Model,
+    profiles: tuple[Profile, ...],
+    target: str,
+    progress: Progress,
 ) -> LayerReport:
     """Build a model in memory, for one compute capability.
 
@@ -54,12 +59,13 @@ def check_target(
         model: Its content, from `read_model`.
         profiles: Optimization profiles.
         target: Compute capability such as "sm89".
+        progress: Shown how far the build is.
 
     Raises:
         EngineError: The parser or the builder refuses it.
     """
     spec = EngineSpec(onnx=onnx, flavour=Flavour.TENSORRT_RTX, profiles=profiles, target=target)
-    return report_build(spec, build_engine(spec), target, None, model)
+    return report_build(spec, build_engine(spec, progress), target, None, model)
 
 
 def _check_opset(onnx: Path, model: ir.Model) -> None:

@@ -106,6 +106,9 @@ class DeviceSession(Session, Protocol):
     stream: int
     graphs_bytes: int
 
+    def close(self) -> None:
+        """Free what the session holds on the GPU; it cannot run any more."""
+
     def warmup(self) -> None:
         """Capture a CUDA graph for every batch size 1, 2, 4, … of every profile.
 

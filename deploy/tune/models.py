@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,24 +30,26 @@ class Models:
         fp32: The exported model, in a folder where variants may be written beside it.
         table: Its calibration.
         profiles: Shapes that sessions accept.
+        pad_token_id: What they pad with.
     """
 
     config: TuneConfig
     fp32: Path
     table: CalibrationTable
     profiles: tuple[Profile, ...]
+    pad_token_id: int
 
     def open(self, recipe: QuantRecipe | None) -> OrtSession:
         """A session of the model under a recipe, or in FP32 for None."""
         if recipe is None:
-            return OrtSession(self.fp32, Precision.FP32, self.profiles)
+            return OrtSession(self.fp32, Precision.FP32, self.profiles, self.pad_token_id)
         precision = self.config.precision
         path = self.fp32.with_name(f"model.{precision.value}.onnx")
         # Graphs of earlier variants refer to themselves, and hold hundreds of megabytes until the
         # collector comes by, which it times by the number of objects, not by their size.
         gc.collect()
         write_precision(self.fp32, path, recipe, self.table, self.config.build.high_precision)
-        return OrtSession(path, precision, self.profiles)
+        return OrtSession(path, precision, self.profiles, self.pad_token_id)
 
 
 class SharedBar:
@@ -67,6 +69,10 @@ class SharedBar:
         for item in items:
             next(self._ticks, None)
             yield item
+
+    def meter(self, description: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Do nothing: the bar is enough."""
+        return nullcontext(lambda share: None)
 
     def status(self, description: str) -> AbstractContextManager[None]:
         """Do nothing: the bar is enough."""

@@ -77,9 +77,8 @@ def tune(config: TuneConfig, progress: Progress | None = None) -> dict[str, Any]
             write_onnx(export_onnx(inputs.checkpoint, inputs.task.head), fp32)
             verify_export(inputs.checkpoint, fp32, inputs.task.head)
         table = calibrate_inputs(config.build, inputs, None, progress)
-        models = Models(
-            config, fp32, table, bucket_profiles(inputs.buckets, config.build.max_batch)
-        )
+        profiles = bucket_profiles(inputs.buckets, config.build.max_batch)
+        models = Models(config, fp32, table, profiles, rows.pad_token_id)
         reference = run_reference(
             models.open(None), rows, progress, f"Evaluating fp32 on {len(rows.examples)} rows"
         )

@@ -44,9 +44,15 @@ def test_ours_only_measures_every_count_in_a_process_of_its_own(speed, tmp_path,
 
 
 def test_ratios_are_theirs_over_ours(speed):
-    ours = speed.Run("this project", 8, 2.0, 4.0, 1.0, 100.0, 16, 1.0, {})
-    theirs = speed.Run("modelopt.onnx", 8, 20.0, 10.0, 1.0, 250.0, 26, 1.0, {})
-    expected = {"samples": 8, "seconds": 10.0, "process_seconds": 2.5, "peak_memory": 2.5}
+    ours = speed.Run("this project", 8, 4, 2.0, 4.0, 1.0, 100.0, 16, 1.0, {})
+    theirs = speed.Run("modelopt.onnx", 8, 1, 20.0, 10.0, 1.0, 250.0, 26, 1.0, {})
+    expected = {
+        "samples": 8,
+        "modelopt_batch": 1,
+        "seconds": 10.0,
+        "process_seconds": 2.5,
+        "peak_memory": 2.5,
+    }
     assert speed.ratios([ours, theirs]) == [expected]
     assert speed.growth([ours, theirs]) == {}
 

@@ -153,6 +153,21 @@ def test_wrong_usage_is_exit_2(option, value, said, run_cli, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    "choice", [("--version-compatible",), ("--hardware-compatibility", "same-compute-capability")]
+)
+def test_what_only_datacenter_tensorrt_has_is_refused_for_rtx(choice, run_cli, tmp_path):
+    pytest.importorskip("tensorrt_rtx")
+    arguments = ("--model", "demo", "--task", "demo", "--engine", "tensorrt-rtx")
+    refuse(run_cli, 2, choice[0], tmp_path / "out", *arguments, *choice)
+
+
+def test_ampere_has_no_fp8_to_be_compatible_with(run_cli, tmp_path):
+    arguments = ("--model", "demo", "--task", "demo", "--engine", "none")
+    choice = ("--hardware-compatibility", "ampere-plus")
+    refuse(run_cli, 2, "no FP8 tensor cores", tmp_path / "out", *arguments, *choice)
+
+
 def test_a_bucket_beyond_the_models_positions_is_exit_2(checkpoint, data_dir, run_cli, tmp_path):
     arguments = ("--model", checkpoint, "--task", "sst2", "--data-dir", data_dir)
     out = tmp_path / "out"

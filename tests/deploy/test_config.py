@@ -74,6 +74,12 @@ def test_every_option_is_read_as_the_command_line_spells_it():
         {"backend": "auto", "precision": ["fp16", "fp8"], "buckets": [32, 64], "max_drop": 0},
         {"data_dir": "d", "engine": "none", "high_precision": "bf16", "recipe": "fp8"},
         {"target": "sm86,sm120", "require_fusion": True, "limit": 5, "seed": 7},
+        {
+            "workspace_mib": 512,
+            "optimization_level": 0,
+            "hardware_compatibility": "same-compute-capability",
+            "version_compatible": True,
+        },
     ],
 )
 def test_round_trip_through_yaml(options, tmp_path):
@@ -124,6 +130,10 @@ def test_tilde_is_the_home_folder(monkeypatch, tmp_path):
         ("buckets", [], "--buckets"),
         ("max_batch", 0, "--max-batch"),
         ("max_batch", True, "--max-batch"),
+        ("workspace_mib", 0, "--workspace-mib"),
+        ("optimization_level", 6, "at most 5"),
+        ("hardware_compatibility", "all", "same-compute-capability"),
+        ("version_compatible", "yes", "version_compatible"),
         ("calib_samples", 0, "--calib-samples"),
         ("calib_samples", 2.5, "2.5"),
         ("seed", -1, "--seed"),

@@ -50,6 +50,17 @@ def test_counts_more_values_in_one_bin_than_float32_can_count():
     assert histogram.counts.sum() == values.numel()
 
 
+@pytest.mark.parametrize("upper", [1e-42, 0.37, 1e30])
+def test_counts_as_histc_does_bin_for_bin(upper):
+    values = torch.rand(300_000, generator=torch.Generator().manual_seed(0)) * upper
+    values[:BINS] = torch.arange(BINS) * (upper / BINS)  # on the very edges
+    values[-1] = upper
+    histogram = RangeHistogram()
+    histogram.update(values)
+    expected = torch.histc(values, bins=BINS, min=0, max=float(values.max()))
+    assert histogram.counts.tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_refuses_what_has_no_range(bad):
     with pytest.raises(ValueError, match="cannot count"):

@@ -1,0 +1,489 @@
+"""Turn an exported graph, quantized or not, into a torch module.
+
+Node by node, so that Q/DQ are computed as the graph has them; or with the groups of nodes replaced
+that the GPU has an operation for: 8-bit linears as 8-bit GEMMs, query, key and value as one GEMM,
+and attention as one kernel.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deploy.engine import torch_kernels, torch_ops
+from deploy.engine.torch_patterns import (
+    Attention,
+    Linear,
+    LinearGroup,
+    find_attentions,
+    find_linears,
+)
+from deploy.errors import BackendError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+    from torch import Tensor, fx
+
+_TORCH_NAMES = {
+    "FLOAT": "float32",
+    "FLOAT16": "float16",
+    "BFLOAT16": "bfloat16",
+    "FLOAT8E4M3FN": "float8_e4m3fn",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+}
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What is replaced by an operation of the GPU's.
+
+    Attributes:
+        eight_bit_linears: Linears of 8-bit operands become 8-bit GEMMs. FP8 needs compute
+            capability 8.9.
+        merged_linears: Linears of one input become one GEMM.
+        fused_attention: Attention becomes one kernel, which keeps its softmax output to itself,
+            unquantized.
+    """
+
+    eight_bit_linears: bool = False
+    merged_linears: bool = False
+    fused_attention: bool = False
+
+
+AS_WRITTEN = Lowering()
+"""Node by node: every Q/DQ is computed, every product in the graph's floating-point type."""
+
+FOR_GPU = Lowering(eight_bit_linears=True, merged_linears=True, fused_attention=True)
+"""Everything that has an operation of its own."""
+
+
+@dataclass(frozen=True)
+class TorchGraph:
+    """A module, and what became of the graph in it.
+
+    Attributes:
+        module: Takes the inputs in order, and returns the outputs in order.
+        unmasked: The same, on the same weights, for batches without padding: fused attention takes
+            no mask there, which is faster. `module` itself where attention is not fused.
+        input_names: Token inputs, int64 [batch, sequence].
+        output_names: FP32 outputs.
+        simulated: What is quantized in the graph, and computed otherwise here.
+    """
+
+    module: fx.GraphModule
+    unmasked: fx.GraphModule
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    simulated: tuple[str, ...]
+
+
+def convert(model: ir.Model, lowering: Lowering = AS_WRITTEN, device: str = "cpu") -> TorchGraph:
+    """Convert a graph.
+
+    Args:
+        model: As `export` writes it, of any precision.
+        lowering: What is replaced.
+        device: Where the constants go, each in its stored type.
+
+    Raises:
+        BackendError: An operator, or an attribute of one, that no exported graph has.
+    """
+    return _Converter(model, lowering, device).convert()
+
+
+class _Converter:
+    def __init__(self, model: ir.Model, lowering: Lowering, device: str) -> None:
+        from torch import fx
+
+        self._model = model
+        self._lowering = lowering
+        self._device = device
+        self._graph = fx.Graph()
+        # What a value is in the module: a node of the graph, or for shapes, Python numbers.
+        self._known: dict[ir.Value, Any] = {}
+        self._constants: dict[Any, fx.Node] = {}
+        self._contents: dict[str, Tensor] = {}
+        self._simulated: dict[str, None] = {}
+
+    def convert(self) -> TorchGraph:
+        import torch
+        from torch import fx
+
+        groups = self._linears()
+        attentions = find_attentions(self._model) if self._lowering.fused_attention else ()
+        starts: dict[ir.Node, LinearGroup | Attention] = {
+            group.nodes[0]: group for group in groups
+        } | {attention.nodes[-1]: attention for attention in attentions}
+        replaced = {node for each in starts.values() for node in each.nodes}
+        for value in self._model.graph.inputs:
+            self._known[value] = self._graph.placeholder(_identifier(value))
+        for node in self._model.graph:
+            if node in starts:
+                group = starts[node]
+                if isinstance(group, LinearGroup):
+                    self._emit_linears(group)
+                else:
+                    self._emit_attention(group)
+            elif node not in replaced:
+                self._emit_node(node)
+        self._graph.output(tuple(self._known[value] for value in self._model.graph.outputs))
+        # Weights that a group has taken over are dequantized for nobody.
+        self._graph.eliminate_dead_code()
+        root = torch.nn.Module()
+        for name in {node.target for node in self._graph.nodes if node.op == "get_attr"}:
+            root.register_buffer(str(name), self._contents[str(name)].to(self._device))
+        module = fx.GraphModule(root, self._graph).eval()
+        return TorchGraph(
+            module=module,
+            unmasked=fx.GraphModule(root, _without_mask(self._graph)).eval()
+            if attentions
+            else module,
+            input_names=tuple(_identifier(value) for value in self._model.graph.inputs),
+            output_names=tuple(_identifier(value) for value in self._model.graph.outputs),
+            simulated=tuple(self._simulated),
+        )
+
+    def _linears(self) -> tuple[LinearGroup, ...]:
+        found = []
+        for group in find_linears(self._model):
+            if group.input_scale is not None and not self._lowering.eight_bit_linears:
+                continue
+            if self._lowering.merged_linears:
+                found.append(group)
+            else:
+                found += [
+                    LinearGroup((linear,), group.input, group.input_scale)
+                    for linear in group.linears
+                ]
+        return tuple(found)
+
+    def _emit_linears(self, group: LinearGroup) -> None:
+        import torch
+
+        x = self._tensor(group.input)
+        bias = torch.cat([_to_torch(linear.bias) for linear in group.linears])
+        weights = [_to_torch(linear.weight) for linear in group.linears]
+        name = group.linears[0].matmul.name or "linear"
+        if group.input_scale is None:
+            weight = torch.cat([each.t() for each in weights])
+            operands = [self._constant((name, "weight"), weight.contiguous())]
+            function: Callable[..., Tensor] = torch_kernels.linear
+        else:
+            scales = [_channel_scales(linear) for linear in group.linears]
+            scale = torch.cat(scales)
+            largest = scale.max()
+            # Column-major, the layout that 8-bit tensor cores read.
+            codes = torch.cat([each.t() for each in weights]).contiguous().t()
+            operands = [
+                self._constant((name, "weight"), codes),
+                self._constant((name, "scale"), _to_torch(group.input_scale).float() * largest),
+                self._constant((name, "channel"), scale / largest),
+            ]
+            function = torch_kernels.fp8_linear
+            if codes.dtype is torch.int8:
+                function = torch_kernels.int8_linear
+        result = self.call(function, x, *operands, self._constant((name, "bias"), bias))
+        start = 0
+        for linear, each in zip(group.linears, weights, strict=True):
+            if len(group.linears) == 1:
+                self._known[linear.output] = result
+                return
+            self._known[linear.output] = self.call(
+                torch.narrow, result, -1, start, each.shape[1]
+            )
+            start += each.shape[1]
+
+    def _emit_attention(self, attention: Attention) -> None:
+        self._known[attention.nodes[-1].outputs[0]] = self.call(
+            torch_kernels.attention,
+            self._tensor(attention.q),
+            self._tensor(attention.k_transposed),
+            self._tensor(attention.v),
+            self._tensor(attention.mask),
+        )
+        if attention.drops is not None:
+            self._simulated["attention: softmax output not quantized, products in 16 bits"] = None
+
+    def _emit_node(self, node: ir.Node) -> None:
+        handler = _HANDLERS.get(node.op_type)
+        if handler is None or node.domain not in {"", "ai.onnx"}:
+            raise BackendError(
+                f"the torch backend has no operator '{node.domain or 'ai.onnx'}.{node.op_type}' "
+                f"(node '{node.name}')",
+                "use --backend onnxruntime, or export the model with `deploy build`",
+            )
+        results = handler(self, node)
+        outputs = results if isinstance(results, tuple) else (results,)
+        for value, result in zip(node.outputs, outputs, strict=True):
+            self._known[value] = result
+
+    def tensor(self, node: ir.Node, index: int) -> Any:
+        """An input as a tensor."""
+        value = node.inputs[index]
+        assert value is not None
+        return self._tensor(value)
+
+    def _tensor(self, value: ir.Value) -> Any:
+        if value not in self._known:
+            self._known[value] = self._constant(value, _to_torch(value))
+        return self._known[value]
+
+    def numbers(self, node: ir.Node, index: int) -> Any:
+        """An input that says a shape, axes or a position: Python numbers, or a node of them."""
+        value = node.inputs[index]
+        assert value is not None
+        if value.const_value is not None:
+            return value.const_value.numpy().tolist()
+        return self._known[value]
+
+    def _constant(self, key: Any, content: Tensor) -> fx.Node:
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            self._contents[name] = content
+            self._constants[key] = self._graph.get_attr(name)
+        return self._constants[key]
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> fx.Node:
+        return self._graph.call_function(function, arguments)
+
+
+def _without_mask(graph: fx.Graph) -> fx.Graph:
+    from torch import fx
+
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    for node in copy.find_nodes(op="call_function", target=torch_kernels.attention):
+        node.args = (*node.args[:3], None)
+    copy.eliminate_dead_code()
+    return copy
+
+
+_Handler = Callable[[_Converter, "ir.Node"], Any]
+
+
+def _attributes(node: ir.Node, **expected: Any) -> None:
+    """Refuse an attribute whose value no exported graph has; absent ones have their default."""
+    for name, value in expected.items():
+        found = node.attributes.get(name)
+        if found is not None and found.value != value:
+            raise BackendError(
+                f"the torch backend knows {node.op_type} with {name}={value} only, not "
+                f"{found.value} (node '{node.name}')",
+                "use --backend onnxruntime, or export the model with `deploy build`",
+            )
+
+
+def _integer(node: ir.Node, name: str, default: int) -> int:
+    found = node.attributes.get(name)
+    return default if found is None else int(found.value)
+
+
+def _elementwise(function: Callable[..., Any]) -> _Handler:
+    def handle(converter: _Converter, node: ir.Node) -> Any:
+        operands = [converter.tensor(node, index) for index in range(len(node.inputs))]
+        return converter.call(function, *operands)
+
+    return handle
+
+
+def _cast(converter: _Converter, node: ir.Node) -> Any:
+    import onnx_ir as ir
+
+    dtype = _torch_type(ir.DataType(node.attributes["to"].value))
+    return converter.call(_to, converter.tensor(node, 0), dtype)
+
+
+def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype)
+
+
+def _quantize(converter: _Converter, node: ir.Node) -> Any:
+    zero_point = node.inputs[2]
+    assert zero_point is not None
+    assert zero_point.dtype is not None
+    dtype = _torch_type(zero_point.dtype)
+    return converter.call(
+        torch_ops.quantize, converter.tensor(node, 0), converter.tensor(node, 1), dtype
+    )
+
+
+def _dequantize(converter: _Converter, node: ir.Node) -> Any:
+    axis = _integer(node, "axis", 1)
+    return converter.call(
+        torch_ops.dequantize, converter.tensor(node, 0), converter.tensor(node, 1), axis
+    )
+
+
+def _shape(converter: _Converter, node: ir.Node) -> Any:
+    end = node.attributes.get("end")
+    return converter.call(
+        torch_ops.shape_of,
+        converter.tensor(node, 0),
+        _integer(node, "start", 0),
+        None if end is None else int(end.value),
+    )
+
+
+def _concat(converter: _Converter, node: ir.Node) -> Any:
+    # Exported encoders join shapes, and nothing else.
+    parts = [converter.numbers(node, index) for index in range(len(node.inputs))]
+    return converter.call(torch_ops.join, *parts)
+
+
+def _with_numbers(function: Callable[..., Any]) -> _Handler:
+    """A tensor, then inputs that are numbers."""
+
+    def handle(converter: _Converter, node: ir.Node) -> Any:
+        numbers = [converter.numbers(node, index) for index in range(1, len(node.inputs))]
+        return converter.call(function, converter.tensor(node, 0), *numbers)
+
+    return handle
+
+
+def _gather(converter: _Converter, node: ir.Node) -> Any:
+    indices = node.inputs[1]
+    assert indices is not None
+    constant = indices.const_value is not None and not indices.const_value.shape
+    where = converter.numbers(node, 1) if constant else converter.tensor(node, 1)
+    axis = _integer(node, "axis", 0)
+    return converter.call(torch_ops.gather, converter.tensor(node, 0), where, axis)
+
+
+def _gather_elements(converter: _Converter, node: ir.Node) -> Any:
+    axis = _integer(node, "axis", 0)
+    indices = converter.tensor(node, 1)
+    return converter.call(torch_ops.gather_elements, converter.tensor(node, 0), indices, axis)
+
+
+def _gemm(converter: _Converter, node: ir.Node) -> Any:
+    _attributes(node, alpha=1.0, beta=1.0, transA=0)
+    operands = [converter.tensor(node, index) for index in range(3)]
+    return converter.call(torch_ops.gemm, *operands, bool(_integer(node, "transB", 0)))
+
+
+def _layer_norm(converter: _Converter, node: ir.Node) -> Any:
+    _attributes(node, axis=-1, stash_type=1)
+    epsilon = node.attributes.get("epsilon")
+    return converter.call(
+        torch_ops.layer_norm,
+        *(converter.tensor(node, index) for index in range(3)),
+        1e-5 if epsilon is None else float(epsilon.value),
+    )
+
+
+def _softmax(converter: _Converter, node: ir.Node) -> Any:
+    import torch
+
+    return converter.call(torch.softmax, converter.tensor(node, 0), _integer(node, "axis", -1))
+
+
+def _transpose(converter: _Converter, node: ir.Node) -> Any:
+    import torch
+
+    order = tuple(node.attributes["perm"].value)
+    return converter.call(torch.permute, converter.tensor(node, 0), order)
+
+
+def _cumulative_sum(converter: _Converter, node: ir.Node) -> Any:
+    _attributes(node, reverse=0, exclusive=0)
+    return converter.call(
+        torch_ops.cumulative_sum, converter.tensor(node, 0), converter.numbers(node, 1)
+    )
+
+
+def _split(converter: _Converter, node: ir.Node) -> Any:
+    import torch
+
+    count = len(node.outputs)
+    _attributes(node, num_outputs=count)
+    parts = converter.call(
+        torch.tensor_split, converter.tensor(node, 0), count, _integer(node, "axis", 0)
+    )
+    return tuple(converter.call(operator.getitem, parts, index) for index in range(count))
+
+
+def _gelu(converter: _Converter, node: ir.Node) -> Any:
+    import torch
+
+    _attributes(node, approximate="none")
+    return converter.call(torch.nn.functional.gelu, converter.tensor(node, 0))
+
+
+_HANDLERS: Mapping[str, _Handler] = {
+    "Add": _elementwise(operator.add),
+    "Cast": _cast,
+    "Concat": _concat,
+    "CumSum": _cumulative_sum,
+    "DequantizeLinear": _dequantize,
+    "Div": _elementwise(operator.truediv),
+    "Equal": _elementwise(operator.eq),
+    "Expand": _with_numbers(torch_ops.expand),
+    "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "Gelu": _gelu,
+    "Gemm": _gemm,
+    "LayerNormalization": _layer_norm,
+    "MatMul": _elementwise(operator.matmul),
+    "Mul": _elementwise(operator.mul),
+    "Not": _elementwise(operator.invert),
+    "QuantizeLinear": _quantize,
+    "Relu": _elementwise(torch_ops.relu),
+    "Reshape": _with_numbers(torch_ops.reshape),
+    "Shape": _shape,
+    "Slice": _with_numbers(torch_ops.slice_axes),
+    "Softmax": _softmax,
+    "Split": _split,
+    "Squeeze": _with_numbers(torch_ops.squeeze),
+    "Sub": _elementwise(operator.sub),
+    "Tanh": _elementwise(torch_ops.tanh),
+    "Transpose": _transpose,
+    "Unsqueeze": _with_numbers(torch_ops.unsqueeze),
+}
+
+
+def _channel_scales(linear: Linear) -> Tensor:
+    """Scales of a linear's weight, float32 [N]."""
+    assert linear.weight_scale is not None
+    scale = _to_torch(linear.weight_scale).float()
+    assert linear.weight.const_value is not None
+    return scale.expand(linear.weight.const_value.shape[1]).contiguous()
+
+
+def _to_torch(value: ir.Value) -> Tensor:
+    """A constant as torch has it."""
+    import numpy as np
+    import torch
+
+    constant = value.const_value
+    assert constant is not None
+    dtype = _torch_type(constant.dtype)
+    array = np.ascontiguousarray(constant.numpy()).reshape(tuple(constant.shape))
+    # torch takes no array of a type that numpy itself does not have: by way of its bytes.
+    if dtype in {torch.float8_e4m3fn, torch.bfloat16}:
+        bits = array.view(np.int8 if array.itemsize == 1 else np.int16)
+        return torch.from_numpy(bits.copy()).view(dtype)
+    return torch.from_numpy(array.copy())
+
+
+def _torch_type(dtype: ir.DataType) -> torch.dtype:
+    import torch
+
+    name = _TORCH_NAMES.get(dtype.name)
+    if name is None:
+        raise BackendError(
+            f"the torch backend has no element type {dtype.name}",
+            "use --backend onnxruntime, or export the model with `deploy build`",
+        )
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def _identifier(value: ir.Value) -> str:
+    assert value.name is not None
+    return value.name

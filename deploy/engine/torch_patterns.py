@@ -1,0 +1,172 @@
+"""Groups of ONNX nodes that torch computes at once: linears, and attention.
+
+Read off the graph before it is converted. A group is complete or it is not there: what does not
+match stays node by node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A MatMul with a constant, and the bias that is added to it.
+
+    Attributes:
+        matmul: The MatMul.
+        weight: Its constant as stored, [K, N]: floating point, or the codes ahead of a
+            DequantizeLinear.
+        weight_scale: Scale of the codes, [] or [N]; None where the weight is not quantized.
+        bias: [N].
+        output: What the linear computes, bias included.
+    """
+
+    matmul: ir.Node
+    weight: ir.Value
+    weight_scale: ir.Value | None
+    bias: ir.Value
+    output: ir.Value
+
+
+@dataclass(frozen=True)
+class LinearGroup:
+    """Linears of one input, one type of weight: one GEMM over all their channels.
+
+    Attributes:
+        linears: In order; query, key and value, or a single one.
+        input: What they read: floating point, or 8-bit codes where `input_scale` is set.
+        input_scale: Scale of the codes, [].
+    """
+
+    linears: tuple[Linear, ...]
+    input: ir.Value
+    input_scale: ir.Value | None
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """All nodes that the group stands for, the first of them first."""
+        matmuls = tuple(linear.matmul for linear in self.linears)
+        return matmuls + tuple(_producer(linear.output) for linear in self.linears)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """QK^T, mask, softmax and PV.
+
+    Attributes:
+        q: [batch, heads, sequence, head_dim].
+        k_transposed: [batch, heads, head_dim, sequence].
+        v: As q.
+        mask: What is added to the scores.
+        nodes: The nodes from QK^T to PV; PV is the last.
+        drops: Name of the Q/DQ on the softmax output that is left out; None where there is none.
+    """
+
+    q: ir.Value
+    k_transposed: ir.Value
+    v: ir.Value
+    mask: ir.Value
+    nodes: tuple[ir.Node, ...]
+    drops: str | None
+
+
+def find_linears(model: ir.Model) -> tuple[LinearGroup, ...]:
+    """Every group of linears, in the order of their first nodes."""
+    groups: dict[tuple[object, ...], list[Linear]] = {}
+    inputs: dict[tuple[object, ...], tuple[ir.Value, ir.Value | None]] = {}
+    for node in model.graph:
+        linear = _linear(node) if node.op_type == "MatMul" else None
+        if linear is None:
+            continue
+        read = _defined(node.inputs[0])
+        codes, scale = _dequantized(read)
+        if linear.weight_scale is None or codes is None or scale is None or not _scalar(scale):
+            # One operand in 8 bits is no 8-bit GEMM: the node stays as it is.
+            if linear.weight_scale is not None:
+                continue
+            codes, scale = read, None
+        key = (codes, scale, linear.weight.dtype, linear.bias.dtype)
+        groups.setdefault(key, []).append(linear)
+        inputs[key] = (codes, scale)
+    return tuple(LinearGroup(tuple(found), *inputs[key]) for key, found in groups.items())
+
+
+def find_attentions(model: ir.Model) -> tuple[Attention, ...]:
+    """Every attention whose scores are masked by an Add ahead of the softmax."""
+    found = (_attention(node) for node in model.graph if node.op_type == "Softmax")
+    return tuple(attention for attention in found if attention is not None)
+
+
+def _linear(matmul: ir.Node) -> Linear | None:
+    stored, scale = _dequantized(_defined(matmul.inputs[1]))
+    weight = stored if stored is not None else _defined(matmul.inputs[1])
+    add = _only_consumer(matmul.outputs[0])
+    if weight.const_value is None or len(weight.const_value.shape) != 2:
+        return None
+    if add is None or add.op_type != "Add":
+        return None
+    bias = next((value for value in add.inputs if value is not matmul.outputs[0]), None)
+    if bias is None or bias.const_value is None or len(bias.const_value.shape) != 1:
+        return None
+    return Linear(matmul, weight, scale, bias, add.outputs[0])
+
+
+def _attention(softmax: ir.Node) -> Attention | None:
+    add = _defined(softmax.inputs[0]).producer()
+    if add is None or add.op_type != "Add":
+        return None
+    scores, mask = (_defined(value) for value in add.inputs)
+    first = scores.producer()
+    if first is None or first.op_type != "MatMul":
+        return None
+    nodes = [first, add, softmax]
+    drops = None
+    after = _only_consumer(softmax.outputs[0])
+    while after is not None and after.op_type in {"QuantizeLinear", "DequantizeLinear"}:
+        drops = drops or after.name
+        nodes.append(after)
+        after = _only_consumer(after.outputs[0])
+    if after is None or after.op_type != "MatMul" or after.inputs[0] is not nodes[-1].outputs[0]:
+        return None
+    q, k_transposed = (_defined(value) for value in first.inputs)
+    return Attention(
+        q=q,
+        k_transposed=k_transposed,
+        v=_defined(after.inputs[1]),
+        mask=mask,
+        nodes=(*nodes, after),
+        drops=drops,
+    )
+
+
+def _dequantized(value: ir.Value) -> tuple[ir.Value | None, ir.Value | None]:
+    """The codes and the scale that a value is dequantized from."""
+    producer = value.producer()
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return None, None
+    return _defined(producer.inputs[0]), _defined(producer.inputs[1])
+
+
+def _scalar(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.size == 1
+
+
+def _only_consumer(value: ir.Value) -> ir.Node | None:
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 else None
+
+
+def _producer(value: ir.Value) -> ir.Node:
+    node = value.producer()
+    assert node is not None  # it is the output of the Add that was matched
+    return node
+
+
+def _defined(value: ir.Value | None) -> ir.Value:
+    assert value is not None  # none of the operators matched here has an optional input
+    return value
