@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.options import LogLevelOption, Quiet, Text
+from deploy.cli.options import LogLevelOption, MaxBatch, Quiet, Text
 from deploy.cli.output import LogLevel, working
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ def command(
             show_default="128",
         ),
     ] = None,
-    max_batch: Annotated[
-        int, typer.Option(help="Largest batch of a profile.", show_default=True)
-    ] = 32,
+    max_batch: MaxBatch = None,
     dynamic_sequence: Annotated[
         Text,
         typer.Option(

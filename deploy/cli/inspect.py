@@ -71,7 +71,10 @@ def _choose(
     found = [
         (named, path.name.removeprefix(f"model.{named}.").removesuffix(".layers.json"))
         for named in order
-        for path in sorted(folder.path.glob(f"engines/model.{named}.*.layers.json"))
+        for path in sorted(
+            folder.path.glob(f"engines/model.{named}.*.layers.json"),
+            key=lambda path: (len(path.name), path.name),  # sm89 before sm120
+        )
     ]
     fitting = [each for each in found if precision in (None, each[0]) and target in (None, each[1])]
     if fitting:
