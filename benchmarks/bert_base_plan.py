@@ -25,7 +25,9 @@ from calib_data.features import Features
 from calib_data.sampler import CalibrationSet, fingerprint
 from calib_data.tasks import get_task
 from deploy.engine.builder import EngineSpec, Flavour, build_engine
-from deploy.engine.layers import expected_fusion, fusion_by_profile, parse_layers
+from deploy.engine.expected import expected_fusion
+from deploy.engine.fusion import fusion_by_profile
+from deploy.engine.layers import parse_layers
 from deploy.engine.profiles import bucket_profiles
 from export.calibrate import calibrate
 from export.checkpoint import load_checkpoint

@@ -32,6 +32,7 @@ _OWN = (
     "onnx/model.*.onnx.data",
     "engines/model.*.plan",
     "engines/model.*.plan.json",
+    "engines/model.*.layers.json",
     "tokenizer/*",
 )
 
@@ -93,6 +94,10 @@ class BuildFolder:
     def plan_info(self, precision: str, target: str) -> Path:
         """What that engine is, beside it."""
         return self.path / "engines" / f"model.{precision}.{target}.plan.json"
+
+    def layers(self, precision: str, target: str) -> Path:
+        """The layers of that engine."""
+        return self.path / "engines" / f"model.{precision}.{target}.layers.json"
 
 
 @contextmanager

@@ -213,7 +213,12 @@ def _member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
         ) from None
 
 
-def _integer(option: str, value: Any, least: int, most: int | None = None) -> int:
+def parse_integer(option: str, value: Any, least: int, most: int | None = None) -> int:
+    """A whole number of at least `least`.
+
+    Raises:
+        UsageError: It is none, or is smaller.
+    """
     try:
         number = int(str(value))
     except ValueError:
@@ -247,8 +252,13 @@ def _precisions(value: Any) -> tuple[Precision, ...]:
     return chosen
 
 
-def _buckets(value: Any) -> tuple[int, ...]:
-    buckets = tuple(sorted({_integer("buckets", item, 8) for item in _items(value)}))
+def parse_buckets(value: Any) -> tuple[int, ...]:
+    """Sequence buckets, ascending.
+
+    Raises:
+        UsageError: There is none, or one is no length.
+    """
+    buckets = tuple(sorted({parse_integer("buckets", item, 8) for item in _items(value)}))
     if not buckets:
         raise UsageError("--buckets is empty", "use for example --buckets 64,128")
     return buckets
@@ -264,7 +274,12 @@ def _max_drop(value: Any) -> float:
     return drop
 
 
-def _targets(value: Any) -> tuple[str, ...]:
+def parse_targets(value: Any) -> tuple[str, ...]:
+    """Compute capabilities, in the order given.
+
+    Raises:
+        UsageError: There is none, or one is spelled otherwise than sm89.
+    """
     targets = tuple(dict.fromkeys(item.lower() for item in _items(value)))
     wrong = [target for target in targets if not _TARGET.fullmatch(target)]
     if wrong or not targets:
@@ -314,21 +329,21 @@ _PARSERS: dict[str, Any] = {
     "precision": _precisions,
     "data_dir": _path,
     "engine": lambda value: _member(EngineChoice, "engine", value),
-    "target": _targets,
+    "target": parse_targets,
     "backend": _backend,
     "high_precision": _high_precision,
-    "buckets": _buckets,
-    "max_batch": lambda value: _integer("max-batch", value, 1),
-    "workspace_mib": lambda value: _integer("workspace-mib", value, 1),
-    "optimization_level": lambda value: _integer("optimization-level", value, 0, 5),
+    "buckets": parse_buckets,
+    "max_batch": lambda value: parse_integer("max-batch", value, 1),
+    "workspace_mib": lambda value: parse_integer("workspace-mib", value, 1),
+    "optimization_level": lambda value: parse_integer("optimization-level", value, 0, 5),
     "hardware_compatibility": lambda value: _member(
         HardwareCompatibility, "hardware-compatibility", value
     ),
     "version_compatible": lambda value: _flag("version_compatible", value),
-    "calib_samples": lambda value: _integer("calib-samples", value, 1),
-    "seed": lambda value: _integer("seed", value, 0),
+    "calib_samples": lambda value: parse_integer("calib-samples", value, 1),
+    "seed": lambda value: parse_integer("seed", value, 0),
     "recipe": _recipes,
     "max_drop": _max_drop,
     "require_fusion": lambda value: _flag("require_fusion", value),
-    "limit": lambda value: _integer("limit", value, 1),
+    "limit": lambda value: parse_integer("limit", value, 1),
 }

@@ -30,7 +30,8 @@ from deploy.artifacts import (
 )
 from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.builder import BuiltEngine, EngineSpec, Flavour, build_engine
-from deploy.engine.layers import ProfileFusion, expected_fusion, fusion_by_profile, parse_layers
+from deploy.engine.fusion import ProfileFusion, fusion_by_profile
+from deploy.engine.layer_report import report_build, report_to_json
 from deploy.engine.ort import OrtSession
 from deploy.engine.plan import PlanInfo, write_plan
 from deploy.engine.profiles import bucket_profiles
@@ -250,7 +251,9 @@ def _compile(
                     seconds=round(built.seconds, 3),
                 )
             )
-            fusion.setdefault(precision, []).extend(_fusion(spec, built, target))
+            fusion.setdefault(precision, []).extend(
+                _fusion(folder.layers(precision.value, target), spec, built, precision, target)
+            )
     return engines, {precision: found for precision, found in fusion.items() if found}
 
 
@@ -280,13 +283,20 @@ def _plan_info(
     )
 
 
-def _fusion(spec: EngineSpec, built: BuiltEngine, target: str) -> tuple[ProfileFusion, ...]:
-    """What the builder's listing says; nothing where it cannot be read, since the plan is good."""
-    layers = parse_layers(built.log)
+def _fusion(
+    path: Path, spec: EngineSpec, built: BuiltEngine, precision: Precision, target: str
+) -> tuple[ProfileFusion, ...]:
+    """Write the plan's layers, and hold them against the graph.
+
+    Returns:
+        Nothing where the layers cannot be read, since the plan is good.
+    """
     try:
-        return fusion_by_profile(
-            layers, expected_fusion(read_onnx(spec.onnx)), spec.profiles, target
-        )
+        report = report_build(spec, built, target, precision.value, read_onnx(spec.onnx))
+        write_text(path, report_to_json(report))
+        if report.expected is None:
+            return ()
+        return fusion_by_profile(report.layers, report.expected, report.profiles, target)
     except EngineError as error:
         _LOG.warning("fusion of %s is unknown: %s", spec.onnx.name, error.message)
         return ()

@@ -8,7 +8,7 @@ from typing import Any
 
 from deploy.artifacts import SCHEMA_VERSION
 from deploy.config import BuildConfig, config_to_dict
-from deploy.engine.layers import ProfileFusion
+from deploy.engine.fusion import ProfileFusion, fusion_counts, fusion_to_dict
 from deploy.engine.session import Precision
 from deploy.evaluate.compare import Comparison
 from deploy.evaluate.gates import Gate, worst_profile
@@ -149,8 +149,8 @@ def _fusion(profiles: Sequence[ProfileFusion]) -> dict[str, Any]:
     worst = worst_profile(profiles)
     assert worst is not None  # a precision is listed only with its profiles
     return {
-        **_counts(worst),
-        "unfused": list(worst.unfused),
+        **fusion_counts(worst),
+        "unfused": [each.module for each in worst.unfused],
         "profiles": [
             {
                 "target": each.target,
@@ -158,17 +158,8 @@ def _fusion(profiles: Sequence[ProfileFusion]) -> dict[str, Any]:
                 "opt": asdict(each.profile.opt),
                 "max": asdict(each.profile.max),
                 "layers": each.layers,
-                **_counts(each),
+                **fusion_to_dict(each),
             }
             for each in profiles
         ],
-    }
-
-
-def _counts(fusion: ProfileFusion) -> dict[str, int]:
-    return {
-        "quantized_gemms": fusion.quantized_gemms,
-        "expected_gemms": fusion.expected_gemms,
-        "fused_attention": fusion.fused_attention,
-        "expected_attention": fusion.expected_attention,
     }

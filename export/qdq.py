@@ -64,11 +64,15 @@ def graph_sites(model: ir.Model) -> tuple[Site, ...]:
     Raises:
         ExportError: The model was not exported by this toolchain.
     """
-    return encoder_sites(*_encoder(model))
+    return encoder_sites(*graph_encoder(model))
 
 
-def _encoder(model: ir.Model) -> tuple[Architecture, int]:
-    """Architecture and number of layers, from the model's metadata."""
+def graph_encoder(model: ir.Model) -> tuple[Architecture, int]:
+    """Architecture and number of layers of an exported model, from its own metadata.
+
+    Raises:
+        ExportError: The model was not exported by this toolchain.
+    """
     try:
         architecture = get_architecture(model.metadata_props[f"{METADATA_PREFIX}model_type"])
         return architecture, int(model.metadata_props[f"{METADATA_PREFIX}layers"])
@@ -129,7 +133,7 @@ def _rewrite(
     scale_type: FloatType,
 ) -> tuple[Rewrite, ...]:
     """Apply the rules that the recipe asks for to what it quantizes; log where one did not."""
-    layers = layer_names(*_encoder(model))
+    layers = layer_names(*graph_encoder(model))
     names = {site.name for site in chosen}
     rewrites: list[Rewrite] = []
     if recipe.center_attention:

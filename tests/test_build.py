@@ -64,6 +64,20 @@ def test_demo_engines_are_fused(demo_build):
         assert (out / engine["file"]).stat().st_size == engine["bytes"]
 
 
+@pytest.mark.skipif(not RTX, reason="needs tensorrt-rtx")
+def test_layers_lie_beside_every_plan_one_a_line(demo_build):
+    out, results = demo_build
+    for engine in results["engines"]:
+        layers = Path(out / engine["file"]).with_suffix(".layers.json")
+        assert f"engines/{layers.name}" in read_json(out / "manifest.json")["files"]
+        lines = layers.read_text(encoding="utf-8").splitlines()
+        listed = sum(line.lstrip().startswith('{"name"') for line in lines)
+        fusion = results["fusion"][engine["precision"]]
+        assert listed == sum(profile["layers"] for profile in fusion["profiles"])
+        assert fusion["unfused"] == []
+        assert all(profile["unfused"] == [] for profile in fusion["profiles"])
+
+
 def test_gates_stand_in_the_results(demo_build):
     _, results = demo_build
     assert [gate["name"] for gate in results["gates"]] == [

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import build, doctor, report, tune
+from deploy.cli import build, check, doctor, inspect, report, tune
 
 app = typer.Typer(
     name="deploy",
@@ -39,5 +39,7 @@ def _root(
 
 app.command("build")(build.command)
 app.command("tune")(tune.command)
+app.command("inspect")(inspect.command)
+app.command("check")(check.command)
 app.command("report")(report.command)
 app.command("doctor")(doctor.command)

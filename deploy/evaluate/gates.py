@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from deploy.engine.layers import ProfileFusion
+from deploy.engine.fusion import ProfileFusion
 from deploy.engine.session import Precision
 from deploy.evaluate.compare import Comparison
 

@@ -1,16 +1,11 @@
 """Engines built for real, by TensorRT for RTX, on a machine that needs no GPU for it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
-from checkpoints import VOCABULARY, save_random_checkpoint
+from graphs import Exported, export_random
 
-from calib_data.features import Features
-from calib_data.sampler import CalibrationSet, fingerprint
-from calib_data.tasks import Head, get_task
 from deploy.engine.builder import (
     BuiltEngine,
     EngineSpec,
@@ -19,24 +14,19 @@ from deploy.engine.builder import (
     installed_flavours,
     supported_targets,
 )
-from deploy.engine.layers import expected_fusion, fusion_by_profile, parse_layers
+from deploy.engine.expected import expected_fusion
+from deploy.engine.fusion import fusion_by_profile
+from deploy.engine.layers import parse_layers
 from deploy.engine.profiles import MIN_FP8_SEQUENCE, Profile, Shape, bucket_profiles
 from deploy.errors import EngineError
-from export.calibrate import calibrate
-from export.checkpoint import load_checkpoint
-from export.onnx_export import export_onnx
-from export.onnx_file import read_onnx, write_onnx
-from export.precision import FloatType, cast_floats
-from export.qdq import insert_qdq
+from export.onnx_file import read_onnx
 from export.recipe import PRESETS, recipe_from_dict, recipe_to_dict
-from export.wide import wide_values
 
 pytestmark = pytest.mark.skipif(
     Flavour.TENSORRT_RTX not in installed_flavours(),
     reason="needs tensorrt-rtx: pip install tensorrt-rtx-cu13",
 )
 
-TASK = get_task("sst2")
 WIDE = {
     "wide residual": "bert.encoder.layer.0.output.LayerNorm.input",
     "wide ffn": "bert.encoder.layer.0.output.dense.output",
@@ -46,27 +36,11 @@ STATIC = bucket_profiles((32, 64), max_batch=4)
 DYNAMIC = (Profile(Shape(1, 16), Shape(4, 48), Shape(4, 64)),)
 
 
-@dataclass(frozen=True)
-class Graphs:
-    """One random model in every precision."""
-
-    folder: Path
-
-    def __getitem__(self, name: str) -> Path:
-        return self.folder / f"{name}.onnx"
-
-
 @pytest.fixture(scope="module")
-def graphs(tmp_path_factory) -> Graphs:
-    folder = tmp_path_factory.mktemp("graphs")
-    save_random_checkpoint(folder, hidden=128)  # head dim 64, as in BERT
-    checkpoint = load_checkpoint(str(folder), TASK)
-    graphs = Graphs(folder)
-    write_onnx(export_onnx(checkpoint, Head.SEQUENCE_CLASSIFICATION), graphs["fp32"])
-    rng = np.random.default_rng(0)
-    ids = tuple(rng.integers(4, VOCABULARY, 20) for _ in range(8))
-    features = Features(ids, tuple(np.zeros_like(row) for row in ids), np.arange(8), ())
-    table = calibrate(checkpoint, TASK, CalibrationSet(features, 0, fingerprint(features)))
+def graphs(tmp_path_factory) -> Exported:
+    """One random model in every precision."""
+    # Head dim 64, as in BERT.
+    exported = export_random(tmp_path_factory.mktemp("graphs"), hidden=128)
     without_attention = recipe_from_dict(
         {**recipe_to_dict(PRESETS["fp8"]), "exclude": ["*.attention.self.[qkpv]"]}
     )
@@ -77,19 +51,13 @@ def graphs(tmp_path_factory) -> Graphs:
         **PRESETS,
         "linears": without_attention,
         "one": without_one,
+        "fp16": None,
     }
-    for name in ("fp16", *recipes):
-        model = read_onnx(graphs["fp32"])
-        if name in recipes:
-            insert_qdq(model, recipes[name], table, FloatType.FP16)
-        cast_floats(model, FloatType.FP16)
-        write_onnx(model, graphs[name])
+    for name, recipe in recipes.items():
+        exported.derive(name, recipe)
     for name, tensor in WIDE.items():
-        model = read_onnx(graphs["fp32"])
-        insert_qdq(model, PRESETS["fp8"], table, FloatType.FP16)
-        cast_floats(model, FloatType.FP16, wide_values(model, {tensor: 1e5}, FloatType.FP16))
-        write_onnx(model, graphs[name])
-    return graphs
+        exported.derive(name, PRESETS["fp8"], wide={tensor: 1e5})
+    return exported
 
 
 def built(onnx_file: Path, profiles=STATIC, target="sm89") -> BuiltEngine:
@@ -122,10 +90,11 @@ def test_dynamic_sequence_from_16_loses_fp8_attention_and_the_report_says_so(gra
     (only,) = fusion(graphs["fp8"], DYNAMIC)
     assert only.quantized_gemms == 12
     assert only.fused_attention == 0
-    assert only.unfused == (
+    assert [each.module for each in only.unfused] == [
         "bert.encoder.layer.0.attention.self",
         "bert.encoder.layer.1.attention.self",
-    )
+    ]
+    assert all("dynamic sequence 16 to 64" in each.reason for each in only.unfused)
     assert not only.complete
 
 
@@ -148,13 +117,13 @@ def test_merged_projections_count_as_three(graphs):
 
 def test_linears_alone_leave_attention_fused_in_high_precision(graphs):
     expected = expected_fusion(read_onnx(graphs["linears"]))
-    assert not expected.quantized_attentions
+    assert not any(attention.quantized for attention in expected.attentions)
     assert all(each.complete for each in fusion(graphs["linears"]))
 
 
 def test_one_attention_left_in_high_precision_is_held_to_that(graphs):
     expected = expected_fusion(read_onnx(graphs["one"]))
-    assert expected.quantized_attentions == {"bert.encoder.layer.0.attention.self"}
+    assert [attention.quantized for attention in expected.attentions] == ["fp8", None]
     for each in fusion(graphs["one"]):
         assert (each.fused_attention, each.complete) == (2, True)
 

@@ -1,4 +1,4 @@
-from deploy.engine.layers import ProfileFusion
+from deploy.engine.fusion import ProfileFusion, Unfused
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
 from deploy.evaluate.compare import Comparison, Drop
@@ -13,7 +13,7 @@ def comparison(relative_drop):
 
 
 def fused(profile, gemms, attention):
-    missing = ("a",) * (12 - gemms) + ("b",) * (2 - attention)
+    missing = (Unfused("a", "unknown"),) * (12 - gemms + 2 - attention)
     return ProfileFusion("sm89", profile, 40, gemms, 12, attention, 2, missing)
 
 
