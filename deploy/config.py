@@ -174,14 +174,20 @@ def _check_recipes(config: BuildConfig) -> None:
 _EnumT = TypeVar("_EnumT", bound=Enum)
 
 
-def _items(value: Any) -> tuple[str, ...]:
+def parse_items(value: Any) -> tuple[str, ...]:
+    """The items of a list, or of comma-separated text."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, Iterable):
         parts = (parts,)
     return tuple(str(part).strip() for part in parts if str(part).strip())
 
 
-def _member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
+def parse_member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
+    """The member of an enumeration that an option names.
+
+    Raises:
+        UsageError: It names none; the remedy lists them.
+    """
     try:
         return kind(str(value))
     except ValueError:
@@ -216,18 +222,30 @@ def _path(value: Any) -> Path:
         raise UsageError(f"'{value}': {error}", "write the folder out in full") from error
 
 
-def _precisions(value: Any) -> tuple[Precision, ...]:
-    chosen = tuple(dict.fromkeys(_member(Precision, "precision", item) for item in _items(value)))
+def parse_precisions(value: Any) -> tuple[Precision, ...]:
+    """The value of --precision, each once.
+
+    Raises:
+        UsageError: It is empty, or one of them is unknown.
+    """
+    chosen = tuple(
+        dict.fromkeys(parse_member(Precision, "precision", item) for item in parse_items(value))
+    )
     if not chosen:
         raise UsageError("--precision is empty", "use for example --precision fp8,fp16")
     return chosen
 
 
-def _buckets(value: Any) -> tuple[int, ...]:
-    buckets = tuple(sorted({_integer("buckets", item, 8) for item in _items(value)}))
-    if not buckets:
-        raise UsageError("--buckets is empty", "use for example --buckets 64,128")
-    return buckets
+def parse_integers(option: str, value: Any, least: int, example: str) -> tuple[int, ...]:
+    """The whole numbers of an option, ascending, each once.
+
+    Raises:
+        UsageError: There are none, or one of them is below `least` or no number.
+    """
+    numbers = tuple(sorted({_integer(option, item, least) for item in parse_items(value)}))
+    if not numbers:
+        raise UsageError(f"--{option} is empty", f"use for example --{option} {example}")
+    return numbers
 
 
 def _max_drop(value: Any) -> float:
@@ -241,7 +259,7 @@ def _max_drop(value: Any) -> float:
 
 
 def _targets(value: Any) -> tuple[str, ...]:
-    targets = tuple(dict.fromkeys(item.lower() for item in _items(value)))
+    targets = tuple(dict.fromkeys(item.lower() for item in parse_items(value)))
     wrong = [target for target in targets if not _TARGET.fullmatch(target)]
     if wrong or not targets:
         raise UsageError(
@@ -260,7 +278,7 @@ def _flag(option: str, value: Any) -> bool:
 def _recipes(value: Any) -> tuple[QuantRecipe, ...]:
     if isinstance(value, Mapping):
         value = (value,)
-    items = value if isinstance(value, (list, tuple)) else _items(value)
+    items = value if isinstance(value, (list, tuple)) else parse_items(value)
     return tuple(_recipe(item) for item in items)
 
 
@@ -276,8 +294,13 @@ def _recipe(item: Any) -> QuantRecipe:
         ) from error
 
 
-def _backend(value: Any) -> Backend | None:
-    return None if str(value) == "auto" else _member(Backend, "backend", value)
+def parse_backend(value: Any) -> Backend | None:
+    """The value of --backend; None for auto.
+
+    Raises:
+        UsageError: It is unknown.
+    """
+    return None if str(value) == "auto" else parse_member(Backend, "backend", value)
 
 
 def _high_precision(value: Any) -> FloatType:
@@ -287,13 +310,13 @@ def _high_precision(value: Any) -> FloatType:
 
 
 _PARSERS: dict[str, Any] = {
-    "precision": _precisions,
+    "precision": parse_precisions,
     "data_dir": _path,
-    "engine": lambda value: _member(EngineChoice, "engine", value),
+    "engine": lambda value: parse_member(EngineChoice, "engine", value),
     "target": _targets,
-    "backend": _backend,
+    "backend": parse_backend,
     "high_precision": _high_precision,
-    "buckets": _buckets,
+    "buckets": lambda value: parse_integers("buckets", value, 8, "64,128"),
     "max_batch": lambda value: _integer("max-batch", value, 1),
     "calib_samples": lambda value: _integer("calib-samples", value, 1),
     "seed": lambda value: _integer("seed", value, 0),
