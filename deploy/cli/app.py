@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import build, doctor, report, tune
+from deploy.cli import bench, build, doctor, report, tune
 
 app = typer.Typer(
     name="deploy",
@@ -38,6 +38,7 @@ def _root(
 
 
 app.command("build")(build.command)
+app.command("bench")(bench.command)
 app.command("tune")(tune.command)
 app.command("report")(report.command)
 app.command("doctor")(doctor.command)
