@@ -16,17 +16,23 @@ class CacheNotWritableError(ToolchainError):
     """The cache folder cannot be created or written to."""
 
 
-def cache_folder() -> Path:
-    """Return the cache folder, created if need be.
+def cache_path() -> Path:
+    """Where the cache folder is or would be made.
 
     It is what the environment variable `BERT_TRT_DEPLOY_CACHE` names, or else the place that the
     operating system has for a user's caches.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen) if chosen else platformdirs.user_cache_path("bert-trt-deploy")
+
+
+def cache_folder() -> Path:
+    """Return the cache folder, created if need be; see `cache_path`.
 
     Raises:
         CacheNotWritableError: The folder cannot be created, or files cannot be made in it.
     """
-    chosen = os.environ.get(CACHE_VARIABLE)
-    folder = Path(chosen) if chosen else platformdirs.user_cache_path("bert-trt-deploy")
+    folder = cache_path()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

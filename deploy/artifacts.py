@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -268,12 +268,29 @@ def clear_previous(folder: BuildFolder) -> None:
 
 def file_hashes(folder: BuildFolder) -> dict[str, dict[str, Any]]:
     """Size in bytes and sha256 of every file of a build, by its path within the folder."""
+    return _hashes(folder, _own_files(folder))
+
+
+def update_manifest(folder: BuildFolder, written: Iterable[Path]) -> None:
+    """Bring the manifest up to date on files of a finished build that were written again.
+
+    Raises:
+        BuildFolderError: The manifest is missing or damaged, or cannot be written.
+    """
+    manifest = read_json(folder.manifest)
+    write_json(
+        folder.manifest,
+        {**manifest, "files": {**manifest["files"], **_hashes(folder, written)}},
+    )
+
+
+def _hashes(folder: BuildFolder, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
     return {
         path.relative_to(folder.path).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": sha256(path),
         }
-        for path in _own_files(folder)
+        for path in paths
     }
 
 

@@ -196,14 +196,20 @@ def _check_recipes(config: BuildConfig) -> None:
 _EnumT = TypeVar("_EnumT", bound=Enum)
 
 
-def _items(value: Any) -> tuple[str, ...]:
+def parse_items(value: Any) -> tuple[str, ...]:
+    """The items of a list, or of comma-separated text."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, Iterable):
         parts = (parts,)
     return tuple(str(part).strip() for part in parts if str(part).strip())
 
 
-def _member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
+def parse_member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
+    """The member of an enumeration that an option names.
+
+    Raises:
+        UsageError: It names none; the remedy lists them.
+    """
     try:
         return kind(str(value))
     except ValueError:
@@ -245,11 +251,30 @@ def _path(value: Any) -> Path:
         raise UsageError(f"'{value}': {error}", "write the folder out in full") from error
 
 
-def _precisions(value: Any) -> tuple[Precision, ...]:
-    chosen = tuple(dict.fromkeys(_member(Precision, "precision", item) for item in _items(value)))
+def parse_precisions(value: Any) -> tuple[Precision, ...]:
+    """The value of --precision, each once.
+
+    Raises:
+        UsageError: It is empty, or one of them is unknown.
+    """
+    chosen = tuple(
+        dict.fromkeys(parse_member(Precision, "precision", item) for item in parse_items(value))
+    )
     if not chosen:
         raise UsageError("--precision is empty", "use for example --precision fp8,fp16")
     return chosen
+
+
+def parse_integers(option: str, value: Any, least: int, example: str) -> tuple[int, ...]:
+    """The whole numbers of an option, ascending, each once.
+
+    Raises:
+        UsageError: There are none, or one of them is below `least` or no number.
+    """
+    numbers = tuple(sorted({parse_integer(option, item, least) for item in parse_items(value)}))
+    if not numbers:
+        raise UsageError(f"--{option} is empty", f"use for example --{option} {example}")
+    return numbers
 
 
 def parse_buckets(value: Any) -> tuple[int, ...]:
@@ -258,10 +283,7 @@ def parse_buckets(value: Any) -> tuple[int, ...]:
     Raises:
         UsageError: There is none, or one is no length.
     """
-    buckets = tuple(sorted({parse_integer("buckets", item, 8) for item in _items(value)}))
-    if not buckets:
-        raise UsageError("--buckets is empty", "use for example --buckets 64,128")
-    return buckets
+    return parse_integers("buckets", value, 8, "64,128")
 
 
 def _max_drop(value: Any) -> float:
@@ -280,7 +302,7 @@ def parse_targets(value: Any) -> tuple[str, ...]:
     Raises:
         UsageError: There is none, or one is spelled otherwise than sm89.
     """
-    targets = tuple(dict.fromkeys(item.lower() for item in _items(value)))
+    targets = tuple(dict.fromkeys(item.lower() for item in parse_items(value)))
     wrong = [target for target in targets if not _TARGET.fullmatch(target)]
     if wrong or not targets:
         raise UsageError(
@@ -299,7 +321,7 @@ def _flag(option: str, value: Any) -> bool:
 def _recipes(value: Any) -> tuple[QuantRecipe, ...]:
     if isinstance(value, Mapping):
         value = (value,)
-    items = value if isinstance(value, (list, tuple)) else _items(value)
+    items = value if isinstance(value, (list, tuple)) else parse_items(value)
     return tuple(_recipe(item) for item in items)
 
 
@@ -315,8 +337,13 @@ def _recipe(item: Any) -> QuantRecipe:
         ) from error
 
 
-def _backend(value: Any) -> Backend | None:
-    return None if str(value) == "auto" else _member(Backend, "backend", value)
+def parse_backend(value: Any) -> Backend | None:
+    """The value of --backend; None for auto.
+
+    Raises:
+        UsageError: It is unknown.
+    """
+    return None if str(value) == "auto" else parse_member(Backend, "backend", value)
 
 
 def _high_precision(value: Any) -> FloatType:
@@ -326,17 +353,17 @@ def _high_precision(value: Any) -> FloatType:
 
 
 _PARSERS: dict[str, Any] = {
-    "precision": _precisions,
+    "precision": parse_precisions,
     "data_dir": _path,
-    "engine": lambda value: _member(EngineChoice, "engine", value),
+    "engine": lambda value: parse_member(EngineChoice, "engine", value),
     "target": parse_targets,
-    "backend": _backend,
+    "backend": parse_backend,
     "high_precision": _high_precision,
     "buckets": parse_buckets,
     "max_batch": lambda value: parse_integer("max-batch", value, 1),
     "workspace_mib": lambda value: parse_integer("workspace-mib", value, 1),
     "optimization_level": lambda value: parse_integer("optimization-level", value, 0, 5),
-    "hardware_compatibility": lambda value: _member(
+    "hardware_compatibility": lambda value: parse_member(
         HardwareCompatibility, "hardware-compatibility", value
     ),
     "version_compatible": lambda value: _flag("version_compatible", value),

@@ -48,7 +48,7 @@ class Gpu:
 def find_gpus() -> tuple[Gpu, ...]:
     """The NVIDIA GPUs of this machine, in the driver's order; empty without one."""
     found = []
-    for line in _ask_nvidia_smi("name,driver_version,compute_cap"):
+    for line in ask_nvidia_smi("name,driver_version,compute_cap"):
         name, driver, capability = (part.strip() for part in line.rsplit(",", 2))
         found.append(Gpu(name, driver, f"sm{capability.replace('.', '')}"))
     return tuple(found)
@@ -56,12 +56,12 @@ def find_gpus() -> tuple[Gpu, ...]:
 
 def gpu_names() -> tuple[str, ...]:
     """Names of the NVIDIA GPUs that the driver reports, with its version; empty without one."""
-    return _ask_nvidia_smi("name,driver_version")
+    return ask_nvidia_smi("name,driver_version")
 
 
 def gpu_targets() -> tuple[str, ...]:
     """Compute capabilities of the GPUs here, such as "sm89", each once; empty without one."""
-    capabilities = _ask_nvidia_smi("compute_cap")
+    capabilities = ask_nvidia_smi("compute_cap")
     return tuple(dict.fromkeys(f"sm{each.replace('.', '')}" for each in capabilities))
 
 
@@ -96,7 +96,12 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _ask_nvidia_smi(fields: str) -> tuple[str, ...]:
+def ask_nvidia_smi(fields: str) -> tuple[str, ...]:
+    """A line of comma-separated answers for every GPU; empty where nvidia-smi has none.
+
+    Args:
+        fields: Names that its --query-gpu knows, separated by commas.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ()

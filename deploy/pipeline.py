@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,8 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
             comparisons = _compare(inputs.dev, runs)
         results = results_to_dict(
             BuildOutcome(
-                config=config,
+                # A user of the folder has to know which buckets the task's default came to.
+                config=replace(config, buckets=inputs.buckets),
                 onnx_bytes=_onnx_sizes(config, folder),
                 calibration=None if table is None else asdict(table.source),
                 runs=runs,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import build, check, doctor, inspect, report, tune
+from deploy.cli import bench, build, check, doctor, inspect, report, tune
 
 app = typer.Typer(
     name="deploy",
@@ -38,6 +38,7 @@ def _root(
 
 
 app.command("build")(build.command)
+app.command("bench")(bench.command)
 app.command("tune")(tune.command)
 app.command("inspect")(inspect.command)
 app.command("check")(check.command)

@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deploy.doctor.abilities import Ability
+    from deploy.doctor.findings import Finding
 
 
 def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show versions, TensorRT flavours and GPUs."""
-    from deploy.cli.output import only_results_on_stdout, print_json, result_console
-    from deploy.engine.builder import installed_flavours
-    from deploy.environment import describe_environment, gpu_names, installed_versions
+    """Show machine and packages, what works here, and the command that adds what does not."""
+    from dataclasses import asdict
 
-    with only_results_on_stdout():
-        packages = installed_versions()
-        found = {
-            **describe_environment(),
-            "packages": packages,
-            "tensorrt_flavours": [flavour.value for flavour in installed_flavours()],
-        }
+    from deploy.cli.output import print_json
+    from deploy.doctor.abilities import abilities
+    from deploy.doctor.facts import gather_facts
+    from deploy.doctor.findings import examine
+
+    facts = gather_facts()
+    findings, able = examine(facts), abilities(facts)
     if as_json:
-        print_json(found)
+        print_json(
+            {
+                "findings": [asdict(finding) for finding in findings],
+                "works": [ability.name for ability in able if ability.works],
+                "missing": [asdict(ability) for ability in able if not ability.works],
+                "packages": dict(facts.packages),
+            }
+        )
         return
-    from rich.table import Table
+    _show(findings, able)
 
+
+def _show(findings: Sequence[Finding], able: Sequence[Ability]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from deploy.cli.output import result_console
+
+    console = result_console()
     table = Table(show_header=False, box=None, pad_edge=False)
-    for key in ("python", "platform", "cpu", "cores"):
-        table.add_row(key, str(found[key]))
-    table.add_row("GPU", "; ".join(gpu_names()) or "none: engines are built, not run")
-    for name, version in packages.items():
-        table.add_row(name, version or "not installed")
-    result_console().print(table)
-    if not found["tensorrt_flavours"]:
-        typer.echo("no TensorRT: pip install tensorrt-rtx-cu13 builds engines anywhere")
+    for finding in findings:
+        # Text is printed as it stands; names of folders may look like markup.
+        table.add_row(Text(finding.name), Text(finding.value, style=_STYLES[finding.status.value]))
+        if finding.remedy:
+            table.add_row("", Text(f"try: {finding.remedy}"))
+    console.print(table)
+    console.print("\nworks here:")
+    for ability in able:
+        if ability.works:
+            console.print(Text(f"  {ability.name}"))
+    missing = [ability for ability in able if not ability.works]
+    if missing:
+        console.print("\nmissing:")
+    for ability in missing:
+        console.print(Text(f"  {ability.name}: {ability.lacks}"))
+        console.print(Text(f"    {ability.remedy}"))
+
+
+_STYLES = {"ok": "", "missing": "red", "warning": "yellow"}

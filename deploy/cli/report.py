@@ -14,6 +14,7 @@ def command(
 ) -> None:
     """Render report.md of a build folder again, and print its tables."""
     from deploy.artifacts import BuildFolder, read_results, write_text
+    from deploy.cli.bench_tables import print_benchmark
     from deploy.cli.output import print_json, result_console
     from deploy.cli.tables import print_results
     from deploy.report.markdown import render_markdown
@@ -23,5 +24,9 @@ def command(
     write_text(folder.report, render_markdown(results))
     if as_json:
         print_json(results)
-    else:
-        print_results(results, result_console())
+        return
+    console = result_console()
+    print_results(results, console)
+    for backend in dict.fromkeys(row["sweep"] for row in results["latency"]):
+        console.print()
+        print_benchmark(results, backend, console)

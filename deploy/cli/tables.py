@@ -56,7 +56,7 @@ def table_of(columns: Mapping[str, bool]) -> Table:
     *fixed, last = columns
     for name in fixed:
         table.add_column(name, justify="right" if columns[name] else "left", no_wrap=True)
-    table.add_column(last, overflow="fold")
+    table.add_column(last, justify="right" if columns[last] else "left", overflow="fold")
     return table
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from deploy.report.latency import label, milliseconds, per_second, sweep_views
+
 
 def render_markdown(results: Mapping[str, Any]) -> str:
     """Render results.json as Markdown."""
@@ -28,8 +30,13 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         inline=inline,
         cell=cell,
         describe=describe,
+        label=label,
+        milliseconds=milliseconds,
+        per_second=per_second,
     )
-    return environment.get_template("report.md.j2").render(results=results, **summaries(results))
+    return environment.get_template("report.md.j2").render(
+        results=results, sweeps=sweep_views(results), **summaries(results)
+    )
 
 
 def summaries(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""How fast every precision runs: latencies, their comparison, and the machine's state."""
