@@ -201,9 +201,8 @@ def _closeness(examples: Examples, predictions: Predictions) -> NDArray[np.float
         return squad.f1(predictions.texts, cast("tuple[QuestionExample, ...]", examples))
     labels = labels_of(examples)
     if isinstance(predictions, ClassPredictions):
-        return (predictions.class_ids == labels).astype(np.float64)
-    closeness: NDArray[np.float64] = -np.abs(predictions.values - labels)
-    return closeness
+        return np.asarray(predictions.class_ids == labels, dtype=np.float64)
+    return np.asarray(-np.abs(predictions.values - labels), dtype=np.float64)
 
 
 def _expected(task: Task, example: TextExample | QuestionExample) -> str | float | tuple[str, ...]:
