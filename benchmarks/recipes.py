@@ -23,6 +23,7 @@ import onnx_ir as ir
 from rich.console import Console
 from rich.table import Table
 
+from calib_data.blocks import as_blocks
 from calib_data.demo.model import ensure_demo_model
 from calib_data.features import tokenize
 from calib_data.progress import SilentProgress
@@ -138,7 +139,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     data = EvaluationSet(
         task,
         held_back,
-        tokenize(task, checkpoint.tokenizer, held_back, length),
+        as_blocks(tokenize(task, checkpoint.tokenizer, held_back, length)),
         checkpoint.tokenizer.pad_token_id,
     )
     features = tokenize(task, checkpoint.tokenizer, calibration, length)
@@ -179,7 +180,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _outputs(onnx: Path, precision: Precision, data: EvaluationSet) -> dict[str, list[Any]]:
     session = OrtSession(onnx, precision, bucket_profiles(data.task.buckets, 32))
-    return run_rows(session, data, SilentProgress(), onnx.name)
+    return run_rows(session, data, SilentProgress(), onnx.name).values
 
 
 def _show_encoder(model: ir.Model) -> None:

@@ -18,7 +18,7 @@ class Batch:
 
     Attributes:
         rows: Which rows of the features, int64 [batch].
-        length: Tokens to which they are padded: one of the buckets.
+        length: Tokens to which they are padded.
     """
 
     rows: NDArray[np.int64]
@@ -26,14 +26,20 @@ class Batch:
 
 
 def bucketed_batches(
-    lengths: NDArray[np.int64], buckets: Sequence[int], batch_size: int
+    lengths: NDArray[np.int64],
+    buckets: Sequence[int],
+    batch_size: int,
+    shortest: Sequence[int] | None = None,
 ) -> tuple[Batch, ...]:
     """Share rows out among batches, each row in the smallest bucket that holds it.
+
+    A batch is padded to its bucket or, where that takes shorter ones, to its own longest row.
 
     Args:
         lengths: Tokens in each row, int64 [rows].
         buckets: Sequence lengths in tokens, ascending.
         batch_size: Rows at most in a batch.
+        shortest: Tokens at least in a batch of each bucket; None for the bucket itself.
 
     Returns:
         Batches of ascending length that hold every row once; the last of a bucket may be smaller.
@@ -50,12 +56,11 @@ def bucketed_batches(
             f"use --buckets with a last one of at least {lengths[row]}",
         )
     batches = []
-    for index, length in enumerate(buckets):
+    for index, least in enumerate(buckets if shortest is None else shortest):
         rows = order[bucket_of == index]
-        batches += [
-            Batch(rows[start : start + batch_size], length)
-            for start in range(0, len(rows), batch_size)
-        ]
+        for start in range(0, len(rows), batch_size):
+            taken = rows[start : start + batch_size]
+            batches.append(Batch(taken, max(least, int(lengths[taken[-1]]))))
     return tuple(batches)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
+from calib_data.blocks import tokenize_blocks
 from calib_data.demo.model import ensure_demo_model
 from calib_data.errors import UsageError
-from calib_data.features import tokenize
 from calib_data.progress import Progress
 from calib_data.sources import load_examples
 from calib_data.tasks import Examples, Split, Task, get_task
@@ -77,8 +77,7 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
     dev = load_examples(task, Split.DEV, config.data_dir)
     calibrates = any(precision.calibrated for precision in config.precision)
     train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if calibrates else ()
-    if config.limit is not None:
-        dev = dev[: config.limit]
+    dev = first_examples(dev, config.limit)
     with progress.status(f"Loading {config.model}"):
         checkpoint = load_checkpoint(source, task)
     task = replace(task, output_order=checkpoint.label_order or ())
@@ -88,17 +87,28 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
             select_sites(config.recipe_for(precision), sites)
     buckets = _buckets(config, task, checkpoint)
     max_length = min(task.max_length, checkpoint.max_length, buckets[-1])
-    features = tokenize(task, checkpoint.tokenizer, dev, max_length, progress)
+    blocks = tokenize_blocks(task, checkpoint.tokenizer, dev, max_length)
+    for block in progress.track(blocks, "Tokenizing", len(blocks)):
+        block.result()  # what cannot be tokenized is refused now
     return BuildInputs(
         task=task,
         checkpoint=checkpoint,
         max_length=max_length,
         buckets=buckets,
-        dev=EvaluationSet(task, dev, features, checkpoint.tokenizer.pad_token_id),
+        dev=EvaluationSet(task, dev, blocks, checkpoint.tokenizer.pad_token_id),
         train=train,
         flavour=flavour,
         targets=targets,
     )
+
+
+def first_examples(examples: Examples, limit: int | None) -> Examples:
+    """As many as --limit asks for, or all; says so where there are fewer."""
+    if limit is None:
+        return examples
+    if limit > len(examples):
+        _LOG.warning("--limit %d: there are %d examples, all are taken", limit, len(examples))
+    return examples[:limit]
 
 
 def _flavour(config: BuildConfig) -> Flavour | None:

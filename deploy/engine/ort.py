@@ -64,11 +64,13 @@ class OrtSession:
     ) -> dict[str, NDArray[Any]]:
         """Run one batch, padded in sequence only; see `Session.run`.
 
-        Rows cost the CPU time and need no padding: nothing was compiled for a batch size.
+        Rows cost the CPU time and need no padding: nothing was compiled for a batch size. A profile
+        of one sequence length is padded to, as an engine would; one of several is not.
         """
         shape = input_shape(inputs, self.input_names)
-        bucket = self.profiles[pick_profile(self.profiles, shape)].max.sequence
-        feed = {name: self._padded(name, inputs[name], bucket) for name in self.input_names}
+        profile = self.profiles[pick_profile(self.profiles, shape)]
+        columns = max(shape.sequence, profile.min.sequence)
+        feed = {name: self._padded(name, inputs[name], columns) for name in self.input_names}
         results = self._session.run(self._output_names, feed)
         found = {
             name: cut(values, shape, by_token)

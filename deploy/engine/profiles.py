@@ -6,7 +6,7 @@ is padded to its bucket, not to the longest row there could be.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Tactics are timed at the opt shape. 8 is the middle of the batches that latency-bound serving
 # uses; larger batches are so close to the arithmetic limit that the choice matters less.
@@ -49,3 +49,11 @@ def bucket_profiles(buckets: tuple[int, ...], max_batch: int) -> tuple[Profile, 
         )
         for bucket in buckets
     )
+
+
+def any_length(profiles: tuple[Profile, ...]) -> tuple[Profile, ...]:
+    """The same profiles for a session that compiles nothing: of any length up to their bucket.
+
+    Who pads to the longest row of a batch then saves what the rest of the bucket would cost.
+    """
+    return tuple(replace(each, min=replace(each.min, sequence=1)) for each in profiles)

@@ -56,7 +56,7 @@ def run_reference(
     Raises:
         EvaluationError: The outputs do not fit the task, or hold NaN.
     """
-    outputs = run_rows(session, data, progress, description)
+    outputs = run_rows(session, data, progress, description).values
     predictions = predict_from_outputs(data.task, data.examples, data.features, outputs)
     metrics = score(data.task, data.examples, predictions)
     return Reference(data, _flat(outputs), predictions, metrics)
@@ -71,7 +71,7 @@ def run_deviation(
         EvaluationError: The outputs do not fit the task, or hold NaN.
     """
     data = reference.data
-    outputs = run_rows(session, data, progress, description)
+    outputs = run_rows(session, data, progress, description).values
     predictions = predict_from_outputs(data.task, data.examples, data.features, outputs)
     return Deviation(
         error=relative_error(_flat(outputs), reference.outputs),

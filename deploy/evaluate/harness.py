@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calib_data.batching import bucketed_batches, collate
+from calib_data.batching import Batch, bucketed_batches, collate
+from calib_data.blocks import Blocks, join_blocks
 from calib_data.features import Features
 from calib_data.progress import Progress
 from calib_data.tasks import Examples, Head, Task
-from deploy.engine.session import Precision, Session, SessionInfo
+from deploy.engine.profiles import Profile
+from deploy.engine.session import Arrays, Precision, Session, SessionInfo
+from deploy.errors import EvaluationError
+from deploy.evaluate.journal import Answer, Journal
 from deploy.evaluate.predictions import Predictions, predict_from_outputs, score
 
 
@@ -24,14 +31,37 @@ class EvaluationSet:
     Attributes:
         task: The task.
         examples: Its development examples.
-        features: The same, tokenized.
+        blocks: The same, tokenized; those at the end may still be in the making.
         pad_token_id: What padding is written as.
     """
 
     task: Task
     examples: Examples
-    features: Features
+    blocks: Blocks
     pad_token_id: int
+
+    @cached_property
+    def features(self) -> Features:
+        """All rows, once they are there.
+
+        Raises:
+            TokenizationError: An example cannot be tokenized.
+        """
+        return join_blocks(self.blocks)
+
+
+@dataclass(frozen=True)
+class RowOutputs:
+    """What a session gave for every feature row.
+
+    Attributes:
+        values: By output name, one array per row in the order of the rows: [classes], or [tokens]
+            with the padding cut off.
+        seconds: Time in the session, by whatever process: a resumed evaluation counts all of it.
+    """
+
+    values: dict[str, list[NDArray[Any]]]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +72,7 @@ class Run:
         precision: Of the model.
         recipe: Name of its recipe; None where nothing is quantized.
         info: What executed it, and how.
-        metrics: Metric name to value, 0 to 1.
+        metrics: Metric name to value, 0 to 1, correlations from -1.
         n: Number of examples.
         seconds: Time in the session, tokenization and metrics left out.
         predictions: What it predicted.
@@ -68,42 +98,108 @@ def evaluate(
 
     Raises:
         UsageError: A row is longer than the session's longest profile.
-        EvaluationError: The outputs do not fit the task, or hold NaN.
+        EvaluationError: The outputs do not fit the task, or are not finite.
     """
-    started = time.monotonic()
     outputs = run_rows(session, data, progress, f"Evaluating {precision.value}")
-    seconds = time.monotonic() - started
-    predictions = predict_from_outputs(data.task, data.examples, data.features, outputs)
+    return judge(session.info, precision, recipe, data, outputs)
+
+
+def judge(
+    info: SessionInfo,
+    precision: Precision,
+    recipe: str | None,
+    data: EvaluationSet,
+    outputs: RowOutputs,
+) -> Run:
+    """Turn outputs into predictions, and rate them.
+
+    Raises:
+        EvaluationError: The outputs do not fit the task, or are not finite.
+    """
+    with _naming(precision, info):
+        predictions = predict_from_outputs(data.task, data.examples, data.features, outputs.values)
     return Run(
         precision=precision,
         recipe=recipe,
-        info=session.info,
+        info=info,
         metrics=score(data.task, data.examples, predictions),
         n=len(data.examples),
-        seconds=seconds,
+        seconds=outputs.seconds,
         predictions=predictions,
     )
 
 
 def run_rows(
-    session: Session, data: EvaluationSet, progress: Progress, description: str
-) -> dict[str, list[NDArray[Any]]]:
+    session: Session,
+    data: EvaluationSet,
+    progress: Progress,
+    description: str,
+    journal: Journal | None = None,
+) -> RowOutputs:
     """Run every feature row.
 
-    Returns:
-        By output name, one array per row in the order of the rows: [classes], or [tokens] with the
-        padding cut off.
+    Batches are the same, whatever is tokenized or known already.
+
+    Args:
+        session: What runs them.
+        data: Where the rows are.
+        progress: Told about each batch.
+        description: What it is told.
+        journal: Keeps the answers, and has those of an evaluation that was stopped.
+
+    Raises:
+        UsageError: A row is longer than the session's longest profile.
+        TokenizationError: An example cannot be tokenized.
+        BuildFolderError: The journal cannot be written.
     """
-    lengths = data.features.lengths
-    buckets = tuple(profile.max.sequence for profile in session.profiles)
-    batch_size = min(profile.max.batch for profile in session.profiles)
-    batches = bucketed_batches(lengths, buckets, batch_size)
     per_token = data.task.head is Head.QUESTION_ANSWERING
-    outputs: dict[str, list[NDArray[Any]]] = {}
-    for batch in progress.track(batches, description, total=len(batches)):
-        results = session.run(collate(data.features, batch, data.pad_token_id))
-        for name, values in results.items():
-            rows = outputs.setdefault(name, [np.empty(0)] * len(lengths))
-            for line, row in enumerate(batch.rows):
-                rows[row] = values[line, : lengths[row]] if per_token else values[line]
-    return outputs
+    values: dict[str, list[NDArray[Any]]] = {}
+    seconds = 0.0
+
+    def run(inputs: Arrays) -> Answer:
+        started = time.monotonic()
+        outputs = session.run(inputs)
+        return Answer(outputs, time.monotonic() - started)
+
+    for number, block in enumerate(data.blocks, start=1):
+        features = block.result()
+        lengths = features.lengths
+        batches = batches_for(session.profiles, features)
+        part = f" ({number} of {len(data.blocks)})" if len(data.blocks) > 1 else ""
+        found: dict[str, list[NDArray[Any]]] = {}
+        for batch in progress.track(batches, description + part, total=len(batches)):
+            inputs = collate(features, batch, data.pad_token_id)
+            answer = run(inputs) if journal is None else journal.answer(inputs, run)
+            seconds += answer.seconds
+            for name, output in answer.outputs.items():
+                rows = found.setdefault(name, [np.empty(0)] * len(lengths))
+                for line, row in enumerate(batch.rows):
+                    rows[row] = output[line, : lengths[row]] if per_token else output[line]
+        for name, rows in found.items():
+            values.setdefault(name, []).extend(rows)
+    return RowOutputs(values, seconds)
+
+
+def batches_for(profiles: tuple[Profile, ...], features: Features) -> tuple[Batch, ...]:
+    """The batches that a session is fed: as large as its profiles take, and no longer than it must.
+
+    Raises:
+        UsageError: A row is longer than the longest profile.
+    """
+    return bucketed_batches(
+        features.lengths,
+        tuple(profile.max.sequence for profile in profiles),
+        min(profile.max.batch for profile in profiles),
+        tuple(profile.min.sequence for profile in profiles),
+    )
+
+
+@contextmanager
+def _naming(precision: Precision, info: SessionInfo) -> Iterator[None]:
+    """Say in an error which precision it is about, and what ran it."""
+    try:
+        yield
+    except EvaluationError as error:
+        raise EvaluationError(
+            f"{precision.value} on {info.backend.value}: {error.message}", error.remedy
+        ) from error

@@ -56,6 +56,9 @@ class AnswerPredictions:
     texts: tuple[str, ...]
 
 
+# Rows that an error about outputs lists.
+_NAMED = 5
+
 Predictions = ClassPredictions | ValuePredictions | AnswerPredictions
 
 Outputs = Mapping[str, Sequence[NDArray[np.float32]]]
@@ -153,10 +156,15 @@ def _checked(outputs: Outputs, name: str, lengths: Sequence[int]) -> Sequence[ND
                 f"output '{name}', row {index}: shape {list(row.shape)}, expected [{length}]",
                 "use --task with the task the model was fine-tuned for",
             )
-        if not np.isfinite(row).all():
-            # argmax and sorting would turn NaN into an answer that looks like any other.
-            raise EvaluationError(
-                f"output '{name}', row {index} holds {row[~np.isfinite(row)][0]}",
-                "use another precision, or a checkpoint whose weights and activations are finite",
-            )
+    # argmax and sorting would turn NaN into an answer that looks like any other.
+    wrong = [index for index, row in enumerate(rows) if not np.isfinite(row).all()]
+    if wrong:
+        first, *others = wrong
+        value = rows[first][~np.isfinite(rows[first])][0]
+        named = ", ".join(map(str, others[:_NAMED])) + (", …" if len(others) > _NAMED else "")
+        more = f", and {len(others)} more of {len(rows)} are not finite: {named}" if others else ""
+        raise EvaluationError(
+            f"output '{name}', row {first} holds {value}{more}",
+            "use another precision, or a checkpoint whose weights and activations are finite",
+        )
     return rows

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from calib_data.batching import bucketed_batches
+from calib_data.blocks import as_blocks
 from calib_data.features import tokenize
 from calib_data.progress import Progress, SilentProgress
 from calib_data.sampler import split_sample
@@ -22,7 +22,7 @@ from deploy.environment import describe_environment
 from deploy.errors import EvaluationError
 from deploy.evaluate.compare import Comparison, compare
 from deploy.evaluate.deviation import Deviation, Reference, run_deviation, run_reference
-from deploy.evaluate.harness import EvaluationSet, Run, evaluate
+from deploy.evaluate.harness import EvaluationSet, Run, batches_for, evaluate
 from deploy.inputs import BuildInputs, load_inputs
 from deploy.pipeline import calibrate_inputs
 from deploy.tune.config import TuneConfig
@@ -130,7 +130,7 @@ def tuning_rows(config: TuneConfig, inputs: BuildInputs, progress: Progress) -> 
         )
     tokenizer = inputs.checkpoint.tokenizer
     features = tokenize(inputs.task, tokenizer, examples, inputs.max_length, progress)
-    return EvaluationSet(inputs.task, examples, features, tokenizer.pad_token_id)
+    return EvaluationSet(inputs.task, examples, as_blocks(features), tokenizer.pad_token_id)
 
 
 def _units(config: TuneConfig, checkpoint: Checkpoint) -> tuple[Unit, ...]:
@@ -170,13 +170,7 @@ def _choose(
 ) -> tuple[tuple[Sensitivity, ...], Found, Measure]:
     """Rank the units and search; all that is known here is the tuning rows."""
     data = reference.data
-    per_run = len(
-        bucketed_batches(
-            data.features.lengths,
-            tuple(profile.max.sequence for profile in models.profiles),
-            config.build.max_batch,
-        )
-    )
+    per_run = len(batches_for(models.profiles, data.features))
     ticks = SharedBar()
 
     @cache

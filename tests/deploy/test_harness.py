@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from calib_data.blocks import as_blocks
 from calib_data.features import Features
 from calib_data.progress import SilentProgress
 from calib_data.tasks import QuestionExample, TextExample, get_task
@@ -40,7 +41,7 @@ def rows(lengths):
 
 def classification(lengths):
     examples = tuple(TextExample(str(i), ("x",), i % 2) for i in range(len(lengths)))
-    return EvaluationSet(get_task("sst2"), examples, rows(lengths), PAD)
+    return EvaluationSet(get_task("sst2"), examples, as_blocks(rows(lengths)), PAD)
 
 
 def test_every_row_comes_back_in_its_place():
@@ -57,8 +58,8 @@ def test_padding_is_cut_off_token_outputs():
     task = get_task("squad")
     lengths = [5, 12, 2]
     examples = tuple(QuestionExample(str(i), "q", "c", ("c",), (0,)) for i in range(3))
-    data = EvaluationSet(task, examples, rows(lengths), PAD)
-    outputs = run_rows(EchoSession((16,), 4, per_token=True), data, SilentProgress(), "test")
+    data = EvaluationSet(task, examples, as_blocks(rows(lengths)), PAD)
+    outputs = run_rows(EchoSession((16,), 4, per_token=True), data, SilentProgress(), "test").values
     for index, length in enumerate(lengths):
         np.testing.assert_array_equal(outputs["start_logits"][index], [100 + index] * length)
         np.testing.assert_array_equal(outputs["end_logits"][index], [-100 - index] * length)
