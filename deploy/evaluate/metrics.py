@@ -71,6 +71,8 @@ def _f1_of_counts(sums: Floats) -> Floats:
 def _matthews(labels: ClassIds, predicted: ClassIds) -> float:
     from sklearn.metrics import matthews_corrcoef
 
+    if len(np.union1d(labels, predicted)) < 2:
+        return 0.0  # scikit-learn says so too, with a warning
     return float(matthews_corrcoef(labels, predicted))
 
 

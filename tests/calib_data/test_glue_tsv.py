@@ -52,7 +52,7 @@ FORMATS = {
         "dev.tsv",
         [
             STSB,
-            "0\tmain-captions\tMSRvid\t2012test\t0000\tnone\tnone\tA man dances.\tA man is dancing.\t5.000",
+            "0\tmain-captions\tMSRvid\t2012test\t0\tn\tn\tA man dances.\tA man is dancing.\t5.000",
             '1\tmain-news\theadlines\t2013\t1\tn\tn\tHe said "no.\tShe "said yes.\t2.615',
         ],
         [

@@ -34,8 +34,7 @@ def case(count, accuracy, classes=3, order=None):
         (2000, 0.85, None, False),
         (2000, 1 / 3, None, False),  # a model that knows nothing
         (2000, 0.85, (1, 2, 0), True),
-        (2000, 0.85, (2, 1, 0), False),  # the third that is right hides the two that changed places
-        (10_000, 0.95, (2, 1, 0), False),
+        (2000, 0.85, (2, 1, 0), False),  # right on the third class: no worse than guessing
         (5, 0.0, None, False),  # too few to tell
     ],
 )
