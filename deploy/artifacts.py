@@ -27,6 +27,7 @@ _BLOCK = 1 << 20
 _OWN = (
     "calibration.json",
     "results.json",
+    "examples.json",
     "report.md",
     "onnx/model.*.onnx",
     "onnx/model.*.onnx.data",
@@ -62,6 +63,16 @@ class BuildFolder:
     def results(self) -> Path:
         """The results, from which every report is made."""
         return self.path / "results.json"
+
+    @property
+    def examples(self) -> Path:
+        """The examples that each precision changes; see `deploy.evaluate.examples`."""
+        return self.path / "examples.json"
+
+    @property
+    def journals(self) -> Path:
+        """How far evaluations have come; gone once they are complete."""
+        return self.path / "evaluation"
 
     @property
     def report(self) -> Path:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
 from calib_data.errors import UsageError
-from calib_data.tasks import get_task, is_task_file
+from calib_data.tasks import Task, get_task, is_task_file
 from deploy.engine.builder import BuilderOptions, HardwareCompatibility
 from deploy.engine.session import Backend, Precision
+from deploy.evaluate.gates import AccuracyLimits
 from export.errors import RecipeError
 from export.precision import FloatType
 from export.recipe import PRESETS, QuantRecipe, load_recipe, recipe_from_dict, recipe_to_dict
@@ -59,6 +60,8 @@ class BuildConfig:
         seed: Of the calibration sample.
         recipe: Recipes that replace the default one of their format.
         max_drop: Largest relative drop of the main metric that passes; None sets no gate.
+        min: Least value of a metric that passes, in every precision, by the metric's name.
+        min_agreement: Least share of examples answered as FP32 does that passes; None sets no gate.
         require_fusion: Whether an incomplete fusion fails the build.
         limit: Evaluate this many dev examples, from the first; None for all.
     """
@@ -82,6 +85,8 @@ class BuildConfig:
     seed: int = 0
     recipe: tuple[QuantRecipe, ...] = ()
     max_drop: float | None = None
+    min: Mapping[str, float] = field(default_factory=dict)
+    min_agreement: float | None = None
     require_fusion: bool = False
     limit: int | None = None
 
@@ -94,6 +99,11 @@ class BuildConfig:
             hardware_compatibility=self.hardware_compatibility,
             version_compatible=self.version_compatible,
         )
+
+    @property
+    def accuracy_limits(self) -> AccuracyLimits:
+        """What the predictions are held to."""
+        return AccuracyLimits(self.max_drop, self.min, self.min_agreement)
 
     def recipe_for(self, precision: Precision) -> QuantRecipe:
         """The recipe of a quantized precision."""
@@ -134,6 +144,7 @@ def config_from_dict(plain: Mapping[str, Any]) -> BuildConfig:
         **{name: parse(given[name]) for name, parse in _PARSERS.items() if name in given},
     )
     _check_recipes(config)
+    check_metrics(config.min, get_task(task))
     return config
 
 
@@ -163,19 +174,21 @@ def load_config(path: Path) -> dict[str, Any]:
 def config_to_dict(config: BuildConfig) -> dict[str, Any]:
     """The configuration as plain data that `config_from_dict` takes back."""
     plain: dict[str, Any] = {}
-    for field in fields(config):
-        value = getattr(config, field.name)
-        if field.name == "recipe":
+    for option in fields(config):
+        value = getattr(config, option.name)
+        if option.name == "recipe":
             plain["recipe"] = [
                 recipe.name if PRESETS.get(recipe.name) == recipe else recipe_to_dict(recipe)
                 for recipe in value
             ]
         elif isinstance(value, tuple):
-            plain[field.name] = [getattr(item, "value", item) for item in value]
+            plain[option.name] = [getattr(item, "value", item) for item in value]
+        elif isinstance(value, Mapping):
+            plain[option.name] = dict(value)
         elif isinstance(value, Path):
-            plain[field.name] = str(value)
+            plain[option.name] = str(value)
         else:
-            plain[field.name] = getattr(value, "value", value)
+            plain[option.name] = getattr(value, "value", value)
     return plain
 
 
@@ -293,14 +306,76 @@ def parse_buckets(value: Any) -> tuple[int, ...]:
     return parse_integers("buckets", value, 8, "64,128")
 
 
-def _max_drop(value: Any) -> float:
-    try:
-        drop = float(str(value))
-    except ValueError:
-        raise UsageError(f"--max-drop is not a number: '{value}'", "use 0.01 for 1 %") from None
+def parse_max_drop(value: Any) -> float:
+    """The value of --max-drop, 0 to 1, 1 left out.
+
+    Raises:
+        UsageError: It is no such number.
+    """
+    drop = _number("max-drop", value, "0.01 for 1 %")
     if not 0.0 <= drop < 1.0:
         raise UsageError(f"--max-drop is {drop}", "give a share from 0 to 1, such as 0.01 for 1 %")
     return drop
+
+
+def parse_min(value: Any) -> dict[str, float]:
+    """The minima of metrics, by name: a mapping, or METRIC=VALUE, once or several times.
+
+    Raises:
+        UsageError: One is spelled otherwise, or is no number that a metric can have.
+    """
+    if isinstance(value, Mapping):
+        pairs = [(str(name), least) for name, least in value.items()]
+    else:
+        pairs = []
+        for item in parse_items(value):
+            name, equals, least = item.partition("=")
+            if not equals:
+                raise UsageError(f"--min is '{item}'", "use --min METRIC=VALUE: accuracy=0.9")
+            pairs.append((name.strip(), least.strip()))
+    minima = {name: _number(f"min {name}", least, "0.9") for name, least in pairs}
+    for name, number in minima.items():
+        if not -1.0 <= number <= 1.0:
+            raise UsageError(
+                f"--min {name}={number:g}: no metric has such values",
+                "give a share, such as 0.9 for 90 %",
+            )
+    return minima
+
+
+def check_metrics(minima: Mapping[str, float], task: Task) -> None:
+    """Refuse a minimum of what is not measured.
+
+    Raises:
+        UsageError: The task has no such metric.
+    """
+    for name in minima:
+        if name not in task.metrics:
+            raise UsageError(
+                f"--min {name}: '{task.name}' has no such metric",
+                f"use --min with any of: {', '.join(task.metrics)}",
+            )
+
+
+def parse_min_agreement(value: Any) -> float:
+    """The value of --min-agreement, 0 to 1.
+
+    Raises:
+        UsageError: It is no such number.
+    """
+    least = _number("min-agreement", value, "0.98 for 98 %")
+    if not 0.0 <= least <= 1.0:
+        raise UsageError(
+            f"--min-agreement is {least}", "give a share from 0 to 1, such as 0.98 for 98 %"
+        )
+    return least
+
+
+def _number(option: str, value: Any, example: str) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        raise UsageError(f"--{option} is not a number: '{value}'", f"use {example}") from None
 
 
 def parse_targets(value: Any) -> tuple[str, ...]:
@@ -377,7 +452,9 @@ _PARSERS: dict[str, Any] = {
     "calib_samples": lambda value: parse_integer("calib-samples", value, 1),
     "seed": lambda value: parse_integer("seed", value, 0),
     "recipe": _recipes,
-    "max_drop": _max_drop,
+    "max_drop": parse_max_drop,
+    "min": parse_min,
+    "min_agreement": parse_min_agreement,
     "require_fusion": lambda value: _flag("require_fusion", value),
     "limit": lambda value: parse_integer("limit", value, 1),
 }

@@ -24,6 +24,7 @@ from deploy.artifacts import (
     file_hashes,
     make_folder,
     open_build_folder,
+    update_manifest,
     write_bytes,
     write_json,
     write_text,
@@ -32,16 +33,23 @@ from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.builder import BuiltEngine, EngineSpec, Flavour, build_engine
 from deploy.engine.fusion import ProfileFusion, fusion_by_profile
 from deploy.engine.layer_report import report_build, report_to_json
-from deploy.engine.ort import OrtSession
+from deploy.engine.opening import best_backend
 from deploy.engine.plan import PlanInfo, write_plan
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
 from deploy.environment import describe_environment, find_gpus
 from deploy.errors import EngineError
-from deploy.evaluate.compare import Comparison, compare
-from deploy.evaluate.gates import Gate, drop_gates, fusion_gates
-from deploy.evaluate.harness import EvaluationSet, Run, evaluate
+from deploy.evaluate.gates import Gate, accuracy_gates, fusion_gates
+from deploy.evaluate.harness import Run
 from deploy.evaluate.label_order import seems_permuted
+from deploy.evaluate.results import examples_to_dict
+from deploy.evaluate.stage import (
+    Evaluation,
+    ModelToEvaluate,
+    evaluate_models,
+    forget_progress,
+    model_hashes,
+)
 from deploy.inputs import BuildInputs, load_inputs
 from deploy.report.markdown import render_markdown
 from deploy.results import BuildOutcome, EngineFile, LabelOrder, results_to_dict
@@ -106,28 +114,33 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
             _write_precisions(config, folder, table)
         with clock.stage("compile"):
             engines, fusion = _compile(config, folder, inputs, progress)
+        manifest = _manifest(config, folder, inputs, parity)
+        # What an evaluation opens is checked against the manifest; the folder stays unfinished.
+        write_json(folder.manifest, manifest)
         with clock.stage("evaluate"):
-            runs = _evaluate(config, folder, inputs, progress)
-            comparisons = _compare(inputs.dev, runs)
+            evaluation = _evaluate(config, folder, inputs, manifest, progress)
         results = results_to_dict(
             BuildOutcome(
                 # A user of the folder has to know which buckets the task's default came to.
                 config=replace(config, buckets=inputs.buckets),
                 task=inputs.task,
-                labels=label_order(inputs, runs[0]),
+                labels=label_order(inputs, evaluation.runs[0]),
                 onnx_bytes=_onnx_sizes(config, folder),
                 calibration=None if table is None else asdict(table.source),
-                runs=runs,
-                comparisons=comparisons,
+                evaluation=evaluation,
                 engines=engines,
                 fusion=fusion,
-                gates=_gates(config, inputs.task, comparisons, fusion),
+                gates=_gates(config, inputs.task, evaluation, fusion),
                 environment=describe_environment(),
             )
         )
         write_json(folder.results, results)
+        write_json(folder.examples, examples_to_dict({}, results, evaluation))
         write_text(folder.report, render_markdown(results))
-        _write_manifest(config, folder, inputs, clock, parity)
+        stages = {name: {"seconds": seconds} for name, seconds in clock.seconds.items()}
+        write_json(folder.manifest, {**manifest, "stages": stages})
+        update_manifest(folder, (folder.results, folder.examples, folder.report))
+        forget_progress(folder, evaluation)
     return results
 
 
@@ -307,26 +320,28 @@ def _fusion(
 
 
 def _evaluate(
-    config: BuildConfig, folder: BuildFolder, inputs: BuildInputs, progress: Progress
-) -> list[Run]:
-    profiles = bucket_profiles(inputs.buckets, config.max_batch)
-    precisions = dict.fromkeys((Precision.FP32, *config.precision))
-    runs = []
-    for precision in precisions:
-        session = OrtSession(
-            folder.onnx(precision.value), precision, profiles, inputs.dev.pad_token_id
+    config: BuildConfig,
+    folder: BuildFolder,
+    inputs: BuildInputs,
+    manifest: Mapping[str, Any],
+    progress: Progress,
+) -> Evaluation:
+    models = [
+        ModelToEvaluate(
+            precision=precision,
+            recipe=config.recipe_for(precision).name if precision.quantized else None,
+            hashes=model_hashes(manifest, precision),
         )
-        recipe = config.recipe_for(precision).name if precision.quantized else None
-        runs.append(evaluate(session, precision, recipe, inputs.dev, progress))
-    return runs
-
-
-def _compare(data: EvaluationSet, runs: Sequence[Run]) -> dict[Precision, Comparison]:
-    reference, *others = runs
-    return {
-        run.precision: compare(data.task, data.examples, reference.predictions, run.predictions)
-        for run in others
-    }
+        for precision in dict.fromkeys((Precision.FP32, *config.precision))
+    ]
+    return evaluate_models(
+        folder,
+        models,
+        config.backend or best_backend(folder, config.precision),
+        bucket_profiles(inputs.buckets, config.max_batch),
+        inputs.dev,
+        progress,
+    )
 
 
 def label_order(inputs: BuildInputs, fp32: Run) -> LabelOrder | None:
@@ -350,12 +365,16 @@ def label_order(inputs: BuildInputs, fp32: Run) -> LabelOrder | None:
 def _gates(
     config: BuildConfig,
     task: Task,
-    comparisons: Mapping[Precision, Comparison],
+    evaluation: Evaluation,
     fusion: Mapping[Precision, Sequence[ProfileFusion]],
 ) -> tuple[Gate, ...]:
-    gates: tuple[Gate, ...] = ()
-    if config.max_drop is not None:
-        gates += drop_gates(comparisons, task.metrics[0], config.max_drop)
+    metrics = {run.precision: run.metrics for run in evaluation.runs}
+    gates = accuracy_gates(
+        config.accuracy_limits,
+        task.metrics[0],
+        {precision: metrics[precision] for precision in config.precision},
+        evaluation.comparisons,
+    )
     if config.require_fusion:
         gates += fusion_gates(fusion, config.precision)
     return gates
@@ -366,19 +385,15 @@ def _onnx_sizes(config: BuildConfig, folder: BuildFolder) -> dict[Precision, int
     return {precision: folder.onnx(precision.value).stat().st_size for precision in precisions}
 
 
-def _write_manifest(
-    config: BuildConfig, folder: BuildFolder, inputs: BuildInputs, clock: _Clock, parity: float
-) -> None:
-    write_json(
-        folder.manifest,
-        {
-            "schema_version": SCHEMA_VERSION,
-            "config": config_to_dict(config),
-            "model_fingerprint": inputs.checkpoint.fingerprint,
-            "data_fingerprint": fingerprint(inputs.dev.features),
-            "export_relative_error": parity,
-            "environment": describe_environment(),
-            "stages": {name: {"seconds": seconds} for name, seconds in clock.seconds.items()},
-            "files": file_hashes(folder),
-        },
-    )
+def _manifest(
+    config: BuildConfig, folder: BuildFolder, inputs: BuildInputs, parity: float
+) -> dict[str, Any]:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "config": config_to_dict(config),
+        "model_fingerprint": inputs.checkpoint.fingerprint,
+        "data_fingerprint": fingerprint(inputs.dev.features),
+        "export_relative_error": parity,
+        "environment": describe_environment(),
+        "files": file_hashes(folder),
+    }

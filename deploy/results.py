@@ -11,9 +11,9 @@ from deploy.artifacts import SCHEMA_VERSION
 from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.fusion import ProfileFusion, fusion_counts, fusion_to_dict
 from deploy.engine.session import Precision
-from deploy.evaluate.compare import Comparison
 from deploy.evaluate.gates import Gate, worst_profile
-from deploy.evaluate.harness import Run
+from deploy.evaluate.results import with_evaluation
+from deploy.evaluate.stage import Evaluation
 from export.recipe import recipe_to_dict
 
 
@@ -66,8 +66,7 @@ class BuildOutcome:
         labels: Class names and their order; None where the task has no classes.
         onnx_bytes: Size of the ONNX model, by precision.
         calibration: Where the ranges come from, or None where nothing is quantized.
-        runs: Every evaluation, FP32's first.
-        comparisons: Each precision but FP32 against FP32.
+        evaluation: Of every precision.
         engines: Plans that were built.
         fusion: What the builder fused, by precision; absent where it did not list its layers.
         gates: Conditions and outcomes.
@@ -79,8 +78,7 @@ class BuildOutcome:
     labels: LabelOrder | None
     onnx_bytes: Mapping[Precision, int]
     calibration: Mapping[str, Any] | None
-    runs: Sequence[Run]
-    comparisons: Mapping[Precision, Comparison]
+    evaluation: Evaluation
     engines: Sequence[EngineFile]
     fusion: Mapping[Precision, Sequence[ProfileFusion]]
     gates: Sequence[Gate]
@@ -89,17 +87,15 @@ class BuildOutcome:
 
 def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
     """The content of results.json, schema version 1."""
-    return {
+    plain = {
         "schema_version": SCHEMA_VERSION,
         "model": outcome.config.model,
         "task": outcome.task.identity,
         "labels": None if outcome.labels is None else asdict(outcome.labels),
-        "accuracy": {run.precision.value: _accuracy(run) for run in _best_evidence(outcome.runs)},
-        "runs": [run_to_dict(run) for run in outcome.runs],
-        "compare": {
-            precision.value: comparison_to_dict(comparison)
-            for precision, comparison in outcome.comparisons.items()
-        },
+        "accuracy": {},
+        "runs": [],
+        "compare": {},
+        "changed_examples": {},
         "fusion": {
             precision.value: _fusion(profiles) for precision, profiles in outcome.fusion.items()
         },
@@ -120,51 +116,7 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "environment": dict(outcome.environment),
         "config": config_to_dict(outcome.config),
     }
-
-
-def _best_evidence(runs: Sequence[Run]) -> list[Run]:
-    """One run a precision: one that was executed before one that was simulated."""
-    best: dict[Precision, Run] = {}
-    for run in runs:
-        known = best.get(run.precision)
-        if known is None or (known.info.simulated and not run.info.simulated):
-            best[run.precision] = run
-    return list(best.values())
-
-
-def _accuracy(run: Run) -> dict[str, Any]:
-    return {"metrics": run.metrics, "n": run.n, "backend": run.info.backend.value}
-
-
-def run_to_dict(run: Run) -> dict[str, Any]:
-    """An evaluation, without its predictions."""
-    return {
-        "precision": run.precision.value,
-        "recipe": run.recipe,
-        "backend": run.info.backend.value,
-        "arithmetic": run.info.arithmetic,
-        "simulated": run.info.simulated,
-        "device": run.info.device,
-        "metrics": run.metrics,
-        "n": run.n,
-        "seconds": round(run.seconds, 3),
-    }
-
-
-def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
-    """A comparison, the metrics by their names beside what all tasks have."""
-    return {
-        **{
-            name: {
-                "drop": drop.drop,
-                "relative_drop": drop.relative_drop,
-                "ci95": list(drop.ci95),
-            }
-            for name, drop in comparison.metric.items()
-        },
-        "agreement": comparison.agreement,
-        "changed": comparison.changed,
-    }
+    return with_evaluation(plain, outcome.evaluation)
 
 
 def _fusion(profiles: Sequence[ProfileFusion]) -> dict[str, Any]:

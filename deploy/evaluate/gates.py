@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deploy.engine.fusion import ProfileFusion
 from deploy.engine.session import Precision
@@ -40,6 +40,75 @@ def drop_gates(
         )
         for precision, comparison in comparisons.items()
     )
+
+
+def minimum_gates(
+    metrics: Mapping[Precision, Mapping[str, float]], minima: Mapping[str, float]
+) -> tuple[Gate, ...]:
+    """Each metric that has a minimum, at least that in each precision."""
+    return tuple(
+        Gate(
+            name=f"min.{precision.value}.{metric}",
+            limit=least,
+            value=values[metric],
+            passed=values[metric] >= least,
+        )
+        for precision, values in metrics.items()
+        for metric, least in minima.items()
+    )
+
+
+def agreement_gates(
+    comparisons: Mapping[Precision, Comparison], min_agreement: float
+) -> tuple[Gate, ...]:
+    """The share of examples that FP32 and each precision answer alike, at least so much."""
+    return tuple(
+        Gate(
+            name=f"min_agreement.{precision.value}",
+            limit=min_agreement,
+            value=comparison.agreement,
+            passed=comparison.agreement >= min_agreement,
+        )
+        for precision, comparison in comparisons.items()
+    )
+
+
+@dataclass(frozen=True)
+class AccuracyLimits:
+    """What predictions are held to.
+
+    Attributes:
+        max_drop: Largest relative drop of the main metric against FP32; None for any.
+        minima: Least value of a metric, by its name.
+        min_agreement: Least share of examples that a precision and FP32 answer alike; None for any.
+    """
+
+    max_drop: float | None = None
+    minima: Mapping[str, float] = field(default_factory=dict)
+    min_agreement: float | None = None
+
+
+def accuracy_gates(
+    limits: AccuracyLimits,
+    metric: str,
+    metrics: Mapping[Precision, Mapping[str, float]],
+    comparisons: Mapping[Precision, Comparison],
+) -> tuple[Gate, ...]:
+    """Every gate on predictions.
+
+    Args:
+        limits: What is asked for.
+        metric: The main one.
+        metrics: Of each precision that was built.
+        comparisons: Of each precision but FP32 with FP32.
+    """
+    gates: tuple[Gate, ...] = ()
+    if limits.max_drop is not None:
+        gates += drop_gates(comparisons, metric, limits.max_drop)
+    gates += minimum_gates(metrics, limits.minima)
+    if limits.min_agreement is not None:
+        gates += agreement_gates(comparisons, limits.min_agreement)
+    return gates
 
 
 def fusion_gates(

@@ -13,7 +13,7 @@ from deploy.evaluate.compare import Comparison
 from deploy.evaluate.deviation import Deviation
 from deploy.evaluate.gates import Gate
 from deploy.evaluate.harness import Run
-from deploy.results import comparison_to_dict, run_to_dict
+from deploy.evaluate.results import comparison_to_dict, run_to_dict
 from deploy.tune.config import TuneConfig
 from deploy.tune.roofline import Gpu
 from deploy.tune.search import Found
