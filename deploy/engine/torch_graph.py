@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from deploy.engine import torch_kernels, torch_ops
 from deploy.engine.torch_patterns import (
     Attention,
+    Epilogue,
     Linear,
     LinearGroup,
     find_attentions,
+    find_epilogue,
     find_linears,
 )
 from deploy.errors import BackendError
@@ -47,19 +49,23 @@ class Lowering:
         eight_bit_linears: Linears of 8-bit operands become 8-bit GEMMs. FP8 needs compute
             capability 8.9.
         merged_linears: Linears of one input become one GEMM.
+        fused_epilogues: Where every result of an 8-bit GEMM is quantized next, the GEMM does it.
         fused_attention: Attention becomes one kernel, which keeps its softmax output to itself,
             unquantized.
     """
 
     eight_bit_linears: bool = False
     merged_linears: bool = False
+    fused_epilogues: bool = False
     fused_attention: bool = False
 
 
 AS_WRITTEN = Lowering()
 """Node by node: every Q/DQ is computed, every product in the graph's floating-point type."""
 
-FOR_GPU = Lowering(eight_bit_linears=True, merged_linears=True, fused_attention=True)
+FOR_GPU = Lowering(
+    eight_bit_linears=True, merged_linears=True, fused_epilogues=True, fused_attention=True
+)
 """Everything that has an operation of its own."""
 
 
@@ -110,6 +116,7 @@ class _Converter:
         self._constants: dict[Any, fx.Node] = {}
         self._contents: dict[str, Tensor] = {}
         self._simulated: dict[str, None] = {}
+        self._done: set[ir.Node] = set()  # nodes that an epilogue has computed
 
     def convert(self) -> TorchGraph:
         import torch
@@ -130,7 +137,11 @@ class _Converter:
                     self._emit_linears(group)
                 else:
                     self._emit_attention(group)
-            elif node not in replaced:
+            elif node in replaced or node in self._done:
+                continue
+            elif (pair := self._pair_done(node)) is not None:
+                self._known[node.outputs[0]] = pair
+            else:
                 self._emit_node(node)
         self._graph.output(tuple(self._known[value] for value in self._model.graph.outputs))
         # Weights that a group has taken over are dequantized for nobody.
@@ -167,35 +178,80 @@ class _Converter:
         import torch
 
         x = self._tensor(group.input)
-        bias = torch.cat([_to_torch(linear.bias) for linear in group.linears])
-        weights = [_to_torch(linear.weight) for linear in group.linears]
         name = group.linears[0].matmul.name or "linear"
+        weight = torch.cat([_to_torch(linear.weight).t() for linear in group.linears]).contiguous()
+        bias = self._constant(
+            (name, "bias"), torch.cat([_to_torch(linear.bias) for linear in group.linears])
+        )
         if group.input_scale is None:
-            weight = torch.cat([each.t() for each in weights])
-            operands = [self._constant((name, "weight"), weight.contiguous())]
-            function: Callable[..., Tensor] = torch_kernels.linear
+            result = self.call(
+                torch_kernels.linear, x, self._constant((name, "weight"), weight), bias
+            )
         else:
-            scales = [_channel_scales(linear) for linear in group.linears]
-            scale = torch.cat(scales)
-            largest = scale.max()
-            # Column-major, the layout that 8-bit tensor cores read.
-            codes = torch.cat([each.t() for each in weights]).contiguous().t()
-            operands = [
-                self._constant((name, "weight"), codes),
-                self._constant((name, "scale"), _to_torch(group.input_scale).float() * largest),
-                self._constant((name, "channel"), scale / largest),
-            ]
-            function = torch_kernels.fp8_linear
-            if codes.dtype is torch.int8:
-                function = torch_kernels.int8_linear
-        result = self.call(function, x, *operands, self._constant((name, "bias"), bias))
+            result = self._emit_quantized(group, name, x, weight, bias)
         start = 0
-        for linear, each in zip(group.linears, weights, strict=True):
-            if len(group.linears) == 1:
-                self._known[linear.output] = result
-                return
-            self._known[linear.output] = self.call(torch.narrow, result, -1, start, each.shape[1])
-            start += each.shape[1]
+        for linear in group.linears:
+            channels = _to_torch(linear.bias).numel()
+            part = result
+            if len(group.linears) > 1:
+                part = self.call(torch.narrow, result, -1, start, channels)
+            self._known[linear.output] = part
+            start += channels
+
+    def _emit_quantized(
+        self, group: LinearGroup, name: str, x: Any, weight: Tensor, bias: fx.Node
+    ) -> fx.Node:
+        """A linear of 8-bit operands; `weight` are codes, [N, K]."""
+        import torch
+
+        assert group.input_scale is not None
+        scales = torch.cat([_channel_scales(linear) for linear in group.linears])
+        largest = scales.max()
+        # Column-major, the layout that 8-bit tensor cores read.
+        codes = self._constant((name, "weight"), weight.t())
+        scale = self._constant((name, "scale"), _to_torch(group.input_scale).float() * largest)
+        channel = self._constant((name, "channel"), scales / largest)
+        epilogues = self._epilogues(group)
+        if not epilogues and weight.dtype is torch.float8_e4m3fn:
+            one = self._constant("one", torch.ones(()))
+            return self.call(torch_kernels.fp8_linear, x, codes, scale, one, channel, bias)
+        steps = [
+            _to_torch(epilogue.scale).float().expand(_to_torch(linear.bias).numel())
+            for epilogue, linear in zip(epilogues, group.linears, strict=False)
+        ]
+        out_scale = self._constant((name, "out_scale"), torch.cat(steps)) if steps else None
+        function = torch_kernels.quantized_linear
+        if self._device != "cpu":
+            from deploy.engine.triton_linear import quantized_linear as function
+        gelu = bool(epilogues) and epilogues[0].gelu is not None
+        dequantizes = bool(epilogues) and epilogues[0].dequantize is not None
+        result = self.call(function, x, codes, scale, channel, bias, gelu, out_scale, dequantizes)
+        for epilogue in epilogues:
+            if epilogue.dequantize is None:
+                self._known[epilogue.quantize.outputs[0]] = result
+            self._done |= {node for node in (epilogue.gelu, epilogue.quantize) if node is not None}
+        return result
+
+    def _pair_done(self, node: ir.Node) -> Any | None:
+        """What a Q/DQ pair reads, where those values have been through both of it before."""
+        if node.op_type != "DequantizeLinear" or node.inputs[0] in self._known:
+            return None
+        quantize = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if quantize not in self._done or quantize is None or quantize.inputs[0] is None:
+            return None
+        return self._known[quantize.inputs[0]]
+
+    def _epilogues(self, group: LinearGroup) -> tuple[Epilogue, ...]:
+        """What follows each linear of a group; nothing where one kernel cannot do it for all."""
+        if not self._lowering.fused_epilogues:
+            return ()
+        found = [find_epilogue(linear) for linear in group.linears]
+        epilogues = tuple(epilogue for epilogue in found if epilogue is not None)
+        if len(epilogues) < len(found):
+            return ()
+        if len(found) > 1 and any(each.dequantize is None for each in epilogues):
+            return ()
+        return epilogues
 
     def _emit_attention(self, attention: Attention) -> None:
         self._known[attention.nodes[-1].outputs[0]] = self.call(

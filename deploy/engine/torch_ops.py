@@ -23,7 +23,7 @@ def quantize(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
     Args:
         x: Floating point, any shape.
-        scale: [] of x's type.
+        scale: [], or what broadcasts to x.
         dtype: float8_e4m3fn or int8.
 
     Returns:

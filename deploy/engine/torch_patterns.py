@@ -55,6 +55,28 @@ class LinearGroup:
 
 
 @dataclass(frozen=True)
+class Epilogue:
+    """What follows a linear up to the next quantization, and can be computed on its result.
+
+    Attributes:
+        gelu: The GELU in between, if there is one.
+        quantize: The QuantizeLinear.
+        dequantize: The DequantizeLinear, where nothing but reshaping lies between the linear and
+            the pair, so that dequantized values can be reshaped instead; None where the codes are
+            what is wanted.
+    """
+
+    gelu: ir.Node | None
+    quantize: ir.Node
+    dequantize: ir.Node | None
+
+    @property
+    def scale(self) -> ir.Value:
+        """Scale of the quantization, []."""
+        return _defined(self.quantize.inputs[1])
+
+
+@dataclass(frozen=True)
 class Attention:
     """QK^T, mask, softmax and PV.
 
@@ -94,6 +116,24 @@ def find_linears(model: ir.Model) -> tuple[LinearGroup, ...]:
         groups.setdefault(key, []).append(linear)
         inputs[key] = (codes, scale)
     return tuple(LinearGroup(tuple(found), *inputs[key]) for key, found in groups.items())
+
+
+def find_epilogue(linear: Linear) -> Epilogue | None:
+    """What follows a linear, if a kernel can do it on the way."""
+    node = _only_consumer(linear.output)
+    if node is not None and node.op_type == "Gelu":
+        quantize = _only_consumer(node.outputs[0])
+        if quantize is None or quantize.op_type != "QuantizeLinear":
+            return None
+        return Epilogue(gelu=node, quantize=quantize, dequantize=None)
+    while node is not None and node.op_type in {"Reshape", "Transpose"}:
+        node = _only_consumer(node.outputs[0])
+    if node is None or node.op_type != "QuantizeLinear":
+        return None
+    dequantize = _only_consumer(node.outputs[0])
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return None
+    return Epilogue(gelu=None, quantize=node, dequantize=dequantize)
 
 
 def find_attentions(model: ir.Model) -> tuple[Attention, ...]:
