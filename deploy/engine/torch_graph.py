@@ -10,17 +10,18 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from deploy.engine import torch_kernels, torch_ops
 from deploy.engine.torch_patterns import (
     Attention,
-    Epilogue,
     Linear,
     LinearGroup,
+    QuantizedAttention,
     find_attentions,
     find_epilogue,
     find_linears,
+    find_quantized_attentions,
 )
 from deploy.errors import BackendError
 
@@ -49,14 +50,16 @@ class Lowering:
         eight_bit_linears: Linears of 8-bit operands become 8-bit GEMMs. FP8 needs compute
             capability 8.9.
         merged_linears: Linears of one input become one GEMM.
-        fused_epilogues: Where every result of an 8-bit GEMM is quantized next, the GEMM does it.
+        fused_quantization: Kernels of 8-bit operands hand on codes where codes are read next:
+            query, key and value to attention, attention to the projection after it, and the first
+            feed-forward linear, through GELU, to the second.
         fused_attention: Attention becomes one kernel, which keeps its softmax output to itself,
             unquantized.
     """
 
     eight_bit_linears: bool = False
     merged_linears: bool = False
-    fused_epilogues: bool = False
+    fused_quantization: bool = False
     fused_attention: bool = False
 
 
@@ -64,7 +67,7 @@ AS_WRITTEN = Lowering()
 """Node by node: every Q/DQ is computed, every product in the graph's floating-point type."""
 
 FOR_GPU = Lowering(
-    eight_bit_linears=True, merged_linears=True, fused_epilogues=True, fused_attention=True
+    eight_bit_linears=True, merged_linears=True, fused_quantization=True, fused_attention=True
 )
 """Everything that has an operation of its own."""
 
@@ -103,6 +106,9 @@ def convert(model: ir.Model, lowering: Lowering = AS_WRITTEN, device: str = "cpu
     return _Converter(model, lowering, device).convert()
 
 
+_Replacement = Union[LinearGroup, Attention, QuantizedAttention]  # noqa: UP007
+
+
 class _Converter:
     def __init__(self, model: ir.Model, lowering: Lowering, device: str) -> None:
         from torch import fx
@@ -116,32 +122,22 @@ class _Converter:
         self._constants: dict[Any, fx.Node] = {}
         self._contents: dict[str, Tensor] = {}
         self._simulated: dict[str, None] = {}
-        self._done: set[ir.Node] = set()  # nodes that an epilogue has computed
+        self._done: set[ir.Node] = set()  # nodes that a kernel before them has computed
+        self._masked: set[Any] = set()  # functions whose last argument is the mask
+        self._triton = device != "cpu"
 
     def convert(self) -> TorchGraph:
         import torch
         from torch import fx
 
-        groups = self._linears()
-        attentions = find_attentions(self._model) if self._lowering.fused_attention else ()
-        starts: dict[ir.Node, LinearGroup | Attention] = {
-            group.nodes[0]: group for group in groups
-        } | {attention.nodes[-1]: attention for attention in attentions}
+        starts = self._replacements()
         replaced = {node for each in starts.values() for node in each.nodes}
         for value in self._model.graph.inputs:
             self._known[value] = self._graph.placeholder(_identifier(value))
         for node in self._model.graph:
             if node in starts:
-                group = starts[node]
-                if isinstance(group, LinearGroup):
-                    self._emit_linears(group)
-                else:
-                    self._emit_attention(group)
-            elif node in replaced or node in self._done:
-                continue
-            elif (pair := self._pair_done(node)) is not None:
-                self._known[node.outputs[0]] = pair
-            else:
+                self._emit(starts[node])
+            elif node not in replaced and node not in self._done:
                 self._emit_node(node)
         self._graph.output(tuple(self._known[value] for value in self._model.graph.outputs))
         # Weights that a group has taken over are dequantized for nobody.
@@ -152,27 +148,38 @@ class _Converter:
         module = fx.GraphModule(root, self._graph).eval()
         return TorchGraph(
             module=module,
-            unmasked=fx.GraphModule(root, _without_mask(self._graph)).eval()
-            if attentions
-            else module,
+            unmasked=fx.GraphModule(root, self._without_mask()).eval() if self._masked else module,
             input_names=tuple(_identifier(value) for value in self._model.graph.inputs),
             output_names=tuple(_identifier(value) for value in self._model.graph.outputs),
             simulated=tuple(self._simulated),
         )
 
-    def _linears(self) -> tuple[LinearGroup, ...]:
-        found = []
-        for group in find_linears(self._model):
-            if group.input_scale is not None and not self._lowering.eight_bit_linears:
-                continue
-            if self._lowering.merged_linears:
-                found.append(group)
-            else:
-                found += [
-                    LinearGroup((linear,), group.input, group.input_scale)
-                    for linear in group.linears
-                ]
-        return tuple(found)
+    def _replacements(self) -> dict[ir.Node, _Replacement]:
+        """What is emitted in place of which node; everything it reads is known by then."""
+        lowering = self._lowering
+        groups = [
+            group
+            for group in find_linears(self._model)
+            if group.input_scale is None or lowering.eight_bit_linears
+        ]
+        attentions = find_attentions(self._model) if lowering.fused_attention else ()
+        whole = find_quantized_attentions(groups, attentions) if lowering.fused_quantization else ()
+        starts: dict[ir.Node, _Replacement] = {each.attention.nodes[-1]: each for each in whole}
+        taken = {node for each in whole for node in each.nodes}
+        for group in groups:
+            parts = [group] if lowering.merged_linears else _single(group)
+            starts |= {part.nodes[0]: part for part in parts if part.nodes[0] not in taken}
+        for attention in attentions:
+            starts.setdefault(attention.nodes[-1], attention)
+        return starts
+
+    def _emit(self, replacement: _Replacement) -> None:
+        if isinstance(replacement, LinearGroup):
+            self._emit_linears(replacement)
+        elif isinstance(replacement, Attention):
+            self._emit_attention(replacement)
+        else:
+            self._emit_quantized_attention(replacement)
 
     def _emit_linears(self, group: LinearGroup) -> None:
         import torch
@@ -204,54 +211,80 @@ class _Converter:
         """A linear of 8-bit operands; `weight` are codes, [N, K]."""
         import torch
 
+        epilogue = None
+        if self._lowering.fused_quantization and len(group.linears) == 1:
+            epilogue = find_epilogue(group.linears[0])
+        if epilogue is None and weight.dtype is torch.float8_e4m3fn:
+            one = self._constant("one", torch.ones(()))
+            codes, scale, channel = self._quantized_weight(group, name, weight)
+            return self.call(torch_kernels.fp8_linear, x, codes, scale, one, channel, bias)
+        if epilogue is None:
+            return self._quantized_linear(group, name, x, weight, bias, False, None)
+        step = 1.0 / _to_torch(_scale(epilogue.quantize)).float()
+        steps = step.expand(len(weight)).contiguous()
+        result = self._quantized_linear(group, name, x, weight, bias, True, steps)
+        self._known[epilogue.quantize.outputs[0]] = result
+        self._done |= {epilogue.gelu, epilogue.quantize}
+        return result
+
+    def _quantized_linear(
+        self,
+        group: LinearGroup,
+        name: str,
+        x: Any,
+        weight: Tensor,
+        bias: fx.Node,
+        gelu: bool,
+        steps: Tensor | None,
+    ) -> fx.Node:
+        function = torch_kernels.quantized_linear
+        if self._triton:
+            from deploy.engine.triton_linear import quantized_linear as function
+        out = None if steps is None else self._constant((name, "steps"), steps)
+        weights = self._quantized_weight(group, name, weight)
+        return self.call(function, x, *weights, bias, gelu, out)
+
+    def _quantized_weight(
+        self, group: LinearGroup, name: str, weight: Tensor
+    ) -> tuple[fx.Node, fx.Node, fx.Node]:
+        """Codes, scale and the channels' shares of it, as `torch_kernels` wants them."""
+        import torch
+
         assert group.input_scale is not None
         scales = torch.cat([_channel_scales(linear) for linear in group.linears])
         largest = scales.max()
-        # Column-major, the layout that 8-bit tensor cores read.
-        codes = self._constant((name, "weight"), weight.t())
-        scale = self._constant((name, "scale"), _to_torch(group.input_scale).float() * largest)
-        channel = self._constant((name, "channel"), scales / largest)
-        epilogues = self._epilogues(group)
-        if not epilogues and weight.dtype is torch.float8_e4m3fn:
-            one = self._constant("one", torch.ones(()))
-            return self.call(torch_kernels.fp8_linear, x, codes, scale, one, channel, bias)
-        steps = [
-            _to_torch(epilogue.scale).float().expand(_to_torch(linear.bias).numel())
-            for epilogue, linear in zip(epilogues, group.linears, strict=False)
-        ]
-        out_scale = self._constant((name, "out_scale"), torch.cat(steps)) if steps else None
-        function = torch_kernels.quantized_linear
-        if self._device != "cpu":
-            from deploy.engine.triton_linear import quantized_linear as function
-        gelu = bool(epilogues) and epilogues[0].gelu is not None
-        dequantizes = bool(epilogues) and epilogues[0].dequantize is not None
-        result = self.call(function, x, codes, scale, channel, bias, gelu, out_scale, dequantizes)
-        for epilogue in epilogues:
-            if epilogue.dequantize is None:
-                self._known[epilogue.quantize.outputs[0]] = result
-            self._done |= {node for node in (epilogue.gelu, epilogue.quantize) if node is not None}
-        return result
+        return (
+            # Column-major, the layout that 8-bit tensor cores read.
+            self._constant((name, "weight"), weight.t()),
+            self._constant((name, "scale"), _to_torch(group.input_scale).float() * largest),
+            self._constant((name, "channel"), scales / largest),
+        )
 
-    def _pair_done(self, node: ir.Node) -> Any | None:
-        """What a Q/DQ pair reads, where those values have been through both of it before."""
-        if node.op_type != "DequantizeLinear" or node.inputs[0] in self._known:
-            return None
-        quantize = node.inputs[0].producer() if node.inputs[0] is not None else None
-        if quantize not in self._done or quantize is None or quantize.inputs[0] is None:
-            return None
-        return self._known[quantize.inputs[0]]
+    def _emit_quantized_attention(self, whole: QuantizedAttention) -> None:
+        import torch
 
-    def _epilogues(self, group: LinearGroup) -> tuple[Epilogue, ...]:
-        """What follows each linear of a group; nothing where one kernel cannot do it for all."""
-        if not self._lowering.fused_epilogues:
-            return ()
-        found = [find_epilogue(linear) for linear in group.linears]
-        epilogues = tuple(epilogue for epilogue in found if epilogue is not None)
-        if len(epilogues) < len(found):
-            return ()
-        if len(found) > 1 and any(each.dequantize is None for each in epilogues):
-            return ()
-        return epilogues
+        linears = whole.group.linears
+        name = linears[0].matmul.name or "attention"
+        weight = torch.cat([_to_torch(linear.weight).t() for linear in linears]).contiguous()
+        bias = torch.cat([_to_torch(linear.bias) for linear in linears])
+        q, k, p, v, result = (_to_torch(scale).float().reshape(()) for scale in whole.scales)
+        steps = torch.cat([(1.0 / s).expand(len(weight) // 3) for s in (q, k, v)])
+        qkv = self._quantized_linear(
+            whole.group,
+            name,
+            self._tensor(whole.group.input),
+            weight,
+            self._constant((name, "bias"), bias),
+            False,
+            steps,
+        )
+        function = torch_kernels.quantized_attention
+        if self._triton:
+            from deploy.engine.triton_attention import quantized_attention as function
+        scales = self._constant((name, "scales"), torch.stack([q * k, p, v, result]))
+        mask = self._tensor(whole.attention.mask)
+        self._known[whole.codes] = self.call(function, qkv, scales, whole.heads, mask)
+        self._masked.add(function)
 
     def _emit_attention(self, attention: Attention) -> None:
         self._known[attention.nodes[-1].outputs[0]] = self.call(
@@ -261,6 +294,7 @@ class _Converter:
             self._tensor(attention.v),
             self._tensor(attention.mask),
         )
+        self._masked.add(torch_kernels.attention)
         if attention.drops is not None:
             self._simulated["attention: softmax output not quantized, products in 16 bits"] = None
 
@@ -276,6 +310,17 @@ class _Converter:
         outputs = results if isinstance(results, tuple) else (results,)
         for value, result in zip(node.outputs, outputs, strict=True):
             self._known[value] = result
+
+    def _without_mask(self) -> fx.Graph:
+        from torch import fx
+
+        copy = fx.Graph()
+        copy.output(copy.graph_copy(self._graph, {}))
+        for node in copy.nodes:
+            if node.target in self._masked:
+                node.args = (*node.args[:-1], None)
+        copy.eliminate_dead_code()
+        return copy
 
     def tensor(self, node: ir.Node, index: int) -> Any:
         """An input as a tensor."""
@@ -307,15 +352,13 @@ class _Converter:
         return self._graph.call_function(function, arguments)
 
 
-def _without_mask(graph: fx.Graph) -> fx.Graph:
-    from torch import fx
+def _single(group: LinearGroup) -> list[LinearGroup]:
+    return [LinearGroup((linear,), group.input, group.input_scale) for linear in group.linears]
 
-    copy = fx.Graph()
-    copy.output(copy.graph_copy(graph, {}))
-    for node in copy.find_nodes(op="call_function", target=torch_kernels.attention):
-        node.args = (*node.args[:3], None)
-    copy.eliminate_dead_code()
-    return copy
+
+def _scale(quantize: ir.Node) -> ir.Value:
+    assert quantize.inputs[1] is not None
+    return quantize.inputs[1]
 
 
 _Handler = Callable[[_Converter, "ir.Node"], Any]

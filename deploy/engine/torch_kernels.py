@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.engine.torch_ops import dequantize, quantize
+from deploy.engine.torch_ops import round_to_codes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,8 +52,7 @@ def quantized_linear(
     channel: Tensor,
     bias: Tensor,
     gelu: bool,
-    out_scale: Tensor | None,
-    dequantizes: bool,
+    steps: Tensor | None,
 ) -> Tensor:
     """A linear of 8-bit operands, and what follows it up to the next quantization.
 
@@ -66,11 +65,11 @@ def quantized_linear(
         channel: float32 [N], each channel's scale as a share of the largest.
         bias: [N]; its type is that of what is not quantized.
         gelu: Whether GELU follows.
-        out_scale: float32 [N], scale of each channel of the result; None leaves it unquantized.
-        dequantizes: Whether the result is dequantized again.
+        steps: float32 [N], what the result is multiplied by before it is rounded to codes: 1 over
+            its scale. None leaves it unquantized.
 
     Returns:
-        [..., N]: codes, or floating point where nothing is quantized or all is dequantized.
+        [..., N]: codes of x's type, or of bias' type where nothing is quantized.
     """
     import torch
 
@@ -79,14 +78,37 @@ def quantized_linear(
         sums = torch._int_mm(rows, weight).float()
     else:
         sums = rows.float() @ weight.float()
-    result = (sums * (scale * channel) + bias.float()).to(bias.dtype)
+    result = sums * (scale * channel) + bias.float()
     if gelu:
         result = torch.nn.functional.gelu(result)
     result = result.reshape(*x.shape[:-1], -1)
-    if out_scale is None:
-        return result
-    codes = quantize(result, out_scale, x.dtype)
-    return dequantize(codes, out_scale.to(bias.dtype), -1) if dequantizes else codes
+    return result.to(bias.dtype) if steps is None else round_to_codes(result * steps, x.dtype)
+
+
+def quantized_attention(qkv: Tensor, scales: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """Attention of 8-bit codes, softmax output quantized and all.
+
+    What `triton_attention` does in one kernel, here in several, for devices without Triton.
+
+    Args:
+        qkv: Codes of query, key and value, float8_e4m3fn or int8 [batch, sequence, 3 * hidden].
+        scales: float32 [4]: of the scores (q's times k's), the softmax output, v, and the result.
+        heads: Number of heads.
+        mask: Added to the scores, [batch, 1, 1, sequence]; None where nothing is masked.
+
+    Returns:
+        Codes of the same type, [batch, sequence, hidden].
+    """
+    batch, sequence, width = qkv.shape
+    parts = qkv.float().view(batch, sequence, 3, heads, width // 3 // heads)
+    q, k, v = parts.permute(2, 0, 3, 1, 4)
+    of_scores, of_p, of_v, of_result = scales
+    scores = q @ k.transpose(-1, -2) * of_scores
+    if mask is not None:
+        scores = scores + mask.float()
+    codes = round_to_codes(scores.softmax(-1) / of_p, qkv.dtype).float()
+    context = (codes @ v).transpose(1, 2).reshape(batch, sequence, width // 3)
+    return round_to_codes(context * (of_p * of_v / of_result), qkv.dtype)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
