@@ -24,8 +24,9 @@ def _config(rows: int, columns: int, warps: int, stages: int) -> Any:
 
 _CONFIGS = [
     _config(128, 128, 8, 2),
-    _config(128, 128, 4, 2),
     _config(64, 128, 4, 2),
+    _config(64, 128, 4, 3),
+    _config(128, 64, 8, 3),
     _config(128, 64, 4, 3),
     _config(64, 64, 4, 3),
 ]
@@ -33,23 +34,33 @@ _CONFIGS = [
 
 @triton.jit
 def _scores(q, k_at, mask_at, factor, start, sequence, stride, COLUMNS, MASKED):
-    """One block of masked scores, times log2(e)."""
+    """One block of masked scores times log2(e), float32 [rows, COLUMNS]."""
     columns = start + tl.arange(0, COLUMNS)
-    inside = columns < sequence
-    k = tl.load(k_at + columns[None, :] * stride, mask=inside[None, :], other=0.0)
+    whole: tl.constexpr = sequence % COLUMNS == 0
+    if whole:
+        k = tl.load(k_at + columns[None, :] * stride)
+    else:
+        k = tl.load(k_at + columns[None, :] * stride, mask=columns[None, :] < sequence, other=0.0)
     scores = tl.dot(q, k.to(tl.float16)) * factor
     if MASKED:
-        scores += tl.load(mask_at + columns, mask=inside, other=0.0).to(tl.float32)[None, :] * (
-            _LOG2_E
-        )
-    return tl.where(inside[None, :], scores, float("-inf"))
+        mask = tl.load(mask_at + columns, mask=columns < sequence, other=0.0).to(tl.float32)
+        scores += (mask * _LOG2_E)[None, :]
+    return scores if whole else tl.where(columns[None, :] < sequence, scores, float("-inf"))
 
 
 @triton.jit
-def _codes_of(probabilities, step, FP8):
+def _values(v_at, start, sequence, stride, COLUMNS):
+    columns = start + tl.arange(0, COLUMNS)
+    v = tl.load(v_at + columns[:, None] * stride, mask=columns[:, None] < sequence, other=0.0)
+    return v.to(tl.float16)
+
+
+@triton.jit
+def _codes(probabilities, FP8):
+    """Codes of probabilities, divided by their scale already: they need no upper limit."""
     if FP8:
-        return quantize_e4m3(probabilities * step).to(tl.float16)
-    return quantize_int8(probabilities * step).to(tl.float16)
+        return probabilities.to(tl.float8e4nv).to(tl.float16)
+    return quantize_int8(probabilities).to(tl.float16)
 
 
 @triton.autotune(configs=_CONFIGS, key=["batch_heads", "sequence", "HEAD", "FP8", "MASKED"])
@@ -81,14 +92,12 @@ def _attention_kernel(
     k_at = base + width + at[:, None]
     v_at = base + 2 * width + at[None, :]
     factor = tl.load(scales) * _LOG2_E
-    step = 1.0 / tl.load(scales + 1)  # of the probabilities
+    step = tl.load(scales + 1)  # the scale of the probabilities
     if sequence <= COLUMNS:
         scores = _scores(q, k_at, mask_at, factor, 0, sequence, stride, COLUMNS, MASKED)
         weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
-        codes = _codes_of(weights / tl.sum(weights, 1)[:, None], step, FP8)
-        columns = tl.arange(0, COLUMNS)
-        v = tl.load(v_at + columns[:, None] * stride, mask=columns[:, None] < sequence, other=0.0)
-        result = tl.dot(codes, v.to(tl.float16))
+        codes = _codes(weights * (1.0 / (tl.sum(weights, 1) * step))[:, None], FP8)
+        result = tl.dot(codes, _values(v_at, 0, sequence, stride, COLUMNS))
     else:
         # Probabilities are quantized as they end up, so their sums must be known first.
         largest = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
@@ -99,17 +108,14 @@ def _attention_kernel(
             total = total * tl.exp2(largest - higher)
             total += tl.sum(tl.exp2(scores - higher[:, None]), 1)
             largest = higher
-        shift = largest + tl.log2(total)
+        # exp2 of what is left over divides by the sum and by the scale as well.
+        shift = largest + tl.log2(total * step)
         result = tl.zeros((ROWS, HEAD), dtype=tl.float32)
         for start in range(0, sequence, COLUMNS):
             scores = _scores(q, k_at, mask_at, factor, start, sequence, stride, COLUMNS, MASKED)
-            codes = _codes_of(tl.exp2(scores - shift[:, None]), step, FP8)
-            columns = start + tl.arange(0, COLUMNS)
-            v = tl.load(
-                v_at + columns[:, None] * stride, mask=columns[:, None] < sequence, other=0.0
-            )
-            result = tl.dot(codes, v.to(tl.float16), result)
-    result *= tl.load(scales + 1) * tl.load(scales + 2) / tl.load(scales + 3)
+            codes = _codes(tl.exp2(scores - shift[:, None]), FP8)
+            result = tl.dot(codes, _values(v_at, start, sequence, stride, COLUMNS), result)
+    result *= step * tl.load(scales + 2) / tl.load(scales + 3)
     result = quantize_e4m3(result) if FP8 else quantize_int8(result)
     out_at = out + (batch.to(tl.int64) * sequence + rows[:, None]) * width + head * HEAD
     tl.store(out_at + at[None, :], result.to(out.dtype.element_ty), mask=rows[:, None] < sequence)
