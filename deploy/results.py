@@ -93,7 +93,7 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "model": outcome.config.model,
         "task": outcome.task.identity,
-        "labels": None if outcome.labels is None else asdict(outcome.labels),
+        "labels": None if outcome.labels is None else _labels(outcome.labels),
         "accuracy": {run.precision.value: _accuracy(run) for run in _best_evidence(outcome.runs)},
         "runs": [run_to_dict(run) for run in outcome.runs],
         "compare": {
@@ -119,6 +119,14 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "gates": [asdict(gate) for gate in outcome.gates],
         "environment": dict(outcome.environment),
         "config": config_to_dict(outcome.config),
+    }
+
+
+def _labels(order: LabelOrder) -> dict[str, Any]:
+    return {
+        "names": list(order.names),
+        "outputs": None if order.outputs is None else list(order.outputs),
+        "suspected_permutation": order.suspected_permutation,
     }
 
 
