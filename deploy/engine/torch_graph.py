@@ -78,8 +78,9 @@ class TorchGraph:
 
     Attributes:
         module: Takes the inputs in order, and returns the outputs in order.
-        unmasked: The same, on the same weights, for batches without padding: fused attention takes
-            no mask there, which is faster. `module` itself where attention is not fused.
+        unmasked: The same, on the same weights, for batches without padding: without a mask
+            `scaled_dot_product_attention` has faster kernels. `module` itself where that is not
+            what computes attention.
         input_names: Token inputs, int64 [batch, sequence].
         output_names: FP32 outputs.
         simulated: What is quantized in the graph, and computed otherwise here.
@@ -123,7 +124,6 @@ class _Converter:
         self._contents: dict[str, Tensor] = {}
         self._simulated: dict[str, None] = {}
         self._done: set[ir.Node] = set()  # nodes that a kernel before them has computed
-        self._masked: set[Any] = set()  # functions whose last argument is the mask
         self._triton = device != "cpu"
 
     def convert(self) -> TorchGraph:
@@ -148,7 +148,9 @@ class _Converter:
         module = fx.GraphModule(root, self._graph).eval()
         return TorchGraph(
             module=module,
-            unmasked=fx.GraphModule(root, self._without_mask()).eval() if self._masked else module,
+            unmasked=fx.GraphModule(root, self._without_mask()).eval()
+            if self._graph.find_nodes(op="call_function", target=torch_kernels.attention)
+            else module,
             input_names=tuple(_identifier(value) for value in self._model.graph.inputs),
             output_names=tuple(_identifier(value) for value in self._model.graph.outputs),
             simulated=tuple(self._simulated),
@@ -284,7 +286,6 @@ class _Converter:
         scales = self._constant((name, "scales"), torch.stack([q * k, p, v, result]))
         mask = self._tensor(whole.attention.mask)
         self._known[whole.codes] = self.call(function, qkv, scales, whole.heads, mask)
-        self._masked.add(function)
 
     def _emit_attention(self, attention: Attention) -> None:
         self._known[attention.nodes[-1].outputs[0]] = self.call(
@@ -294,7 +295,6 @@ class _Converter:
             self._tensor(attention.v),
             self._tensor(attention.mask),
         )
-        self._masked.add(torch_kernels.attention)
         if attention.drops is not None:
             self._simulated["attention: softmax output not quantized, products in 16 bits"] = None
 
@@ -316,9 +316,8 @@ class _Converter:
 
         copy = fx.Graph()
         copy.output(copy.graph_copy(self._graph, {}))
-        for node in copy.nodes:
-            if node.target in self._masked:
-                node.args = (*node.args[:-1], None)
+        for node in copy.find_nodes(op="call_function", target=torch_kernels.attention):
+            node.args = (*node.args[:-1], None)
         copy.eliminate_dead_code()
         return copy
 
