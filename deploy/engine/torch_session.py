@@ -173,12 +173,13 @@ class TorchSession:
             return
         with self._lock, _memory_explained():
             self._check_open()
-            free = torch.cuda.mem_get_info(self._device)[0]
+            held = torch.cuda.memory_reserved(self._device)
             for profile in reversed(self.profiles):
                 for size in reversed(graph_sizes(profile, batches)):
                     self._capture(self._lane(Shape(size, profile.max.sequence)))
             torch.cuda.synchronize(self._device)
-            self.graphs_bytes = max(free - torch.cuda.mem_get_info(self._device)[0], 0)
+            # What graphs use comes from a pool of their own, which torch reserves for them.
+            self.graphs_bytes += torch.cuda.memory_reserved(self._device) - held
 
     def run(
         self, inputs: Arrays, out: Mapping[str, NDArray[Any]] | None = None

@@ -71,7 +71,10 @@ def test_linear(dtype, gelu, quantizes, shape):
     largest = 448.0 if dtype is torch.float8_e4m3fn else 127.0
     steps = torch.full((n,), largest / 5.0, device="cuda") if quantizes else None
     arguments = (x, weight, scale, channel, bias, gelu, steps)
-    found, expected = quantized_linear(*arguments), torch_kernels.quantized_linear(*arguments)
+    found = quantized_linear(*arguments)
+    # On the CPU: torch's own INT8 product wants more than 16 rows on a GPU.
+    on_cpu = [each.cpu() if isinstance(each, torch.Tensor) else each for each in arguments]
+    expected = torch_kernels.quantized_linear(*on_cpu).cuda()
     assert found.shape == expected.shape == (*rows, n)
     if quantizes:
         assert_same_codes(found, expected)
