@@ -288,10 +288,16 @@ class TorchSession:
         if key not in self._calls:
             self._calls[key] = _compiled(self._graph.module if masked else self._graph.unmasked)
         inputs = lane.device.unbind()
-        if lane.shape.batch > 1:
+        if lane.shape.batch > 1:  # a batch of 1 is compiled for itself
             for each in inputs:
                 torch._dynamo.mark_dynamic(each, 0)
-        return self._calls[key](*inputs)
+        try:
+            return self._calls[key](*inputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise BackendError(
+                f"torch cannot compile the graph: {str(error).strip().splitlines()[0]}",
+                "it needs a C compiler and triton; without them use --backend onnxruntime",
+            ) from error
 
     def _to_host(self, lane: _Lane, masked: bool) -> tuple[Tensor, ...]:
         import torch
@@ -312,7 +318,7 @@ class TorchSession:
         import torch
 
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            lane.device.fill_(1)  # tokens, all real
+            lane.device.zero_()  # there is a token 0 in every vocabulary
             for masked in self._variants:
                 self._call(lane, masked)  # compiles, and lets libraries allocate what they keep
                 self._stream.synchronize()
