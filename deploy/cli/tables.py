@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deploy.report.markdown import change, interval, megabytes, number, percent, summaries
+from deploy.report.markdown import summaries
+from deploy.report.numbers import change, interval, megabytes, number, percent
 
 
 def print_results(results: Mapping[str, Any], console: Console) -> None:

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from deploy.cli.tables import print_results
-from deploy.report.markdown import cell, change, inline, interval, number, render_markdown
+from deploy.report.markdown import cell, inline, render_markdown
+from deploy.report.numbers import change, interval, number
 
 HOSTILE = "<script>|x`"
 
