@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,10 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
             BuildOutcome(
                 # A user of the folder has to know which buckets the task's default came to.
                 config=replace(config, buckets=inputs.buckets),
+                model_fingerprint=inputs.checkpoint.fingerprint,
+                data_fingerprint=fingerprint(inputs.dev.features),
                 onnx_bytes=_onnx_sizes(config, folder),
-                calibration=None if table is None else asdict(table.source),
+                calibration=table,
                 runs=runs,
                 comparisons=comparisons,
                 engines=engines,

@@ -1,0 +1,131 @@
+"""report.html: one file that needs no network, no script and no font."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from deploy.report.changed import answer, changed_examples
+from deploy.report.charts.curves import curve_plot
+from deploy.report.charts.intervals import Interval, IntervalPlot, interval_plots
+from deploy.report.charts.ranges import E4M3_MAX, FP16_MAX, range_panels
+from deploy.report.commands import commands
+from deploy.report.fusion import unfused
+from deploy.report.latency import label, milliseconds, per_second, sweep_views
+from deploy.report.made import made_of
+from deploy.report.numbers import (
+    change,
+    describe,
+    interval,
+    magnitude,
+    megabytes,
+    number,
+    percent,
+    points,
+)
+from deploy.report.overview import overview
+from deploy.report.ranges import calibration_ranges
+from deploy.report.verdict import accuracy_limit, verdict
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+# What the style sheet has a colour for. A class name never comes from results.json.
+_STYLES = frozenset({"fp32", "fp16", "int8", "fp8"})
+_OUTCOMES = frozenset({"lost", "gained", "neither"})
+
+_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+_TIMES = re.compile(r"(?<=\d) x (?=\d)|(?<=\d)x(?![\w])")
+_CODE = re.compile("`([^`]+)`")
+
+
+def render_html(results: Mapping[str, Any]) -> str:
+    """Render results.json as one HTML file; the same for the same results."""
+    ranges = calibration_ranges(results)
+    return (
+        html_environment()
+        .get_template("report.html.j2")
+        .render(
+            results=results,
+            verdict=verdict(results),
+            overview=overview(results),
+            intervals=_intervals(results),
+            simulated=any(run["simulated"] for run in results["runs"]),
+            changed=changed_examples(results),
+            sweeps=[(view, curve_plot(view)) for view in sweep_views(results)],
+            unfused=unfused(results),
+            engines={
+                name: [engine for engine in results["engines"] if engine["precision"] == name]
+                for name in results["onnx"]
+            },
+            ranges=ranges,
+            site_panels=range_panels(ranges.sites, E4M3_MAX) if ranges else (),
+            carried_panels=range_panels(ranges.carried, FP16_MAX) if ranges else (),
+            commands=commands(results),
+            facts=tuple(made_of(results)),
+        )
+    )
+
+
+def html_environment() -> Environment:
+    """Templates of HTML, in which every value is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("deploy.report", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+    )
+    environment.filters.update(
+        answer=answer,
+        change=change,
+        describe=describe,
+        interval=interval,
+        label=label,
+        magnitude=magnitude,
+        megabytes=megabytes,
+        milliseconds=milliseconds,
+        number=number,
+        outcome=lambda name: name if name in _OUTCOMES else "neither",
+        per_second=per_second,
+        percent=percent,
+        points=points,
+        prose=prose,
+        style=lambda name: name if name in _STYLES else "fp32",
+        typeset=typeset,
+    )
+    return environment
+
+
+def typeset(text: str) -> str:
+    """Text with the minus and multiplication signs that plain text does without."""
+    return _TIMES.sub(lambda found: found[0].replace("x", "×"), _MINUS.sub("−", text))
+
+
+def prose(text: str) -> Markup:
+    """A sentence, typeset, whose `quoted` parts are code; everything in it is escaped."""
+    from markupsafe import Markup, escape
+
+    parts = _CODE.split(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(typeset(part))
+        for index, part in enumerate(parts)
+    )
+
+
+def _intervals(results: Mapping[str, Any]) -> tuple[IntervalPlot, ...]:
+    compared = results["compare"]
+    metrics = list(results["accuracy"]["fp32"]["metrics"])
+    if not compared:
+        return ()
+    rows = {
+        metric: [Interval(name, name, each[metric]) for name, each in compared.items()]
+        for metric in metrics
+    }
+    reference = abs(results["accuracy"]["fp32"]["metrics"][metrics[0]])
+    return interval_plots(rows, {metrics[0]: accuracy_limit(results) * reference})
