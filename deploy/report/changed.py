@@ -28,7 +28,7 @@ class Changed:
 
 
 def changed_examples(results: Mapping[str, Any]) -> tuple[Changed, ...]:
-    """The changed examples of every precision that results.json holds some of."""
+    """The changed examples of every precision that results.json knows them of."""
     return tuple(
         Changed(precision, entry["total"], _summary(entry), tuple(entry["examples"]))
         for precision, entry in results.get("changed_examples", {}).items()
@@ -51,4 +51,4 @@ def _summary(entry: Mapping[str, Any]) -> str:
     words = ", ".join(parts)
     if len(shown) < entry["total"]:
         return f"the first {len(shown)} are here: {words}" if shown else "none is kept here"
-    return words or "the same answers as FP32"
+    return words

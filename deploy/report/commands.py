@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ class Commands:
     """How to repeat a build.
 
     Attributes:
-        lines: Shell commands, in order.
+        lines: Shell commands, in order; an option a line.
         files: Files that they read and that no preset replaces: name to content (YAML).
     """
 
@@ -30,22 +30,26 @@ def commands(results: Mapping[str, Any]) -> Commands:
     if not config:
         return Commands((), {})
     files: dict[str, str] = {}
-    build = shlex.join(["deploy", "build", *_options(config, files)])
+    build = _command(["deploy", "build"], _options(config, files))
     sweeps = dict.fromkeys(row["sweep"] for row in results["latency"])
     return Commands((build, *(_bench(results, sweep) for sweep in sweeps)), files)
 
 
-def _options(config: Mapping[str, Any], files: dict[str, str]) -> Iterator[str]:
+def _command(words: Sequence[str], options: Iterable[tuple[str, ...]]) -> str:
+    return " \\\n    ".join(map(shlex.join, (words, *options)))
+
+
+def _options(config: Mapping[str, Any], files: dict[str, str]) -> Iterator[tuple[str, ...]]:
     defaults = config_to_dict(BuildConfig(model="", task="", out=Path()))
     for name, value in config.items():
         option = f"--{name.replace('_', '-')}"
         if name == "recipe":
             for recipe in value:
-                yield from (option, _recipe(recipe, files))
+                yield (option, _recipe(recipe, files))
+        elif value is True:
+            yield (option,)
         elif name == "precision" or value != defaults.get(name):
-            yield option
-            if value is not True:
-                yield ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield (option, ",".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _recipe(recipe: str | Mapping[str, Any], files: dict[str, str]) -> str:
@@ -72,13 +76,10 @@ def _bench(results: Mapping[str, Any], sweep: str) -> str:
         "baseline": baselines,
         **{name: [value] for name, value in effort.items()},
     }
-    words = [
-        word
-        for name, values in options.items()
-        if values
-        for word in (f"--{name}", ",".join(map(str, values)))
-    ]
-    return shlex.join(["deploy", "bench", results["config"]["out"], *words])
+    return _command(
+        ["deploy", "bench", results["config"]["out"]],
+        ((f"--{name}", ",".join(map(str, values))) for name, values in options.items() if values),
+    )
 
 
 def _distinct(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

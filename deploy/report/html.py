@@ -83,6 +83,7 @@ def html_environment() -> Environment:
     )
     environment.filters.update(
         answer=answer,
+        breakable=breakable,
         change=change,
         describe=describe,
         interval=interval,
@@ -100,6 +101,14 @@ def html_environment() -> Environment:
         typeset=typeset,
     )
     return environment
+
+
+def breakable(name: str) -> Markup:
+    """A path or a module's name that may be broken behind its slashes and dots."""
+    from markupsafe import Markup
+
+    parts = re.split(r"(?<=[./])(?=.)", name)
+    return Markup("<wbr>").join(parts)
 
 
 def typeset(text: str) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.report.latency import times
-from deploy.report.numbers import megabytes, percent, points
+from deploy.report.numbers import change, interval, megabytes, percent
 from deploy.report.speed import Speeds, measured_speeds
-from deploy.report.verdict import Verdict, verdict
+from deploy.report.verdict import verdict
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,21 @@ class OverviewRow:
         precision: Which.
         chosen: Whether the verdict is for it.
         value: The main metric, in per cent.
-        change: Against FP32, in points, with its interval; empty for FP32 itself.
+        change: Against FP32, in points; empty for FP32 itself.
+        interval: The change's 95 % interval.
         speed: Against the reference of the speeds; empty where it was not measured.
         onnx_mb: Size of the ONNX model.
         plan_mb: Size of its first plan; empty without one.
-        standing: What the verdict says of it.
     """
 
     precision: str
     chosen: bool
     value: str
     change: str
+    interval: str
     speed: str
     onnx_mb: str
     plan_mb: str
-    standing: str
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,16 @@ def overview(results: Mapping[str, Any]) -> Overview:
                 precision=name,
                 chosen=name == decided.precision,
                 value=percent(accuracy["metrics"][metric]),
-                change=points(results["compare"][name][metric])
-                if name in results["compare"]
-                else "",
+                change=change(compared[metric]) if compared else "",
+                interval=interval(compared[metric]) if compared else "",
                 speed=_speed(name, reference, speeds),
                 onnx_mb=megabytes(results["onnx"][name]["bytes"])
                 if name in results["onnx"]
                 else "",
                 plan_mb=_plan(results, name),
-                standing=_standing(name, decided),
             )
             for name, accuracy in results["accuracy"].items()
+            for compared in [results["compare"].get(name)]
         ),
     )
 
@@ -93,9 +92,3 @@ def _speed(name: str, reference: str | None, speeds: Speeds | None) -> str:
 def _plan(results: Mapping[str, Any], name: str) -> str:
     sizes = [engine["bytes"] for engine in results["engines"] if engine["precision"] == name]
     return megabytes(sizes[0]) if sizes else ""
-
-
-def _standing(name: str, decided: Verdict) -> str:
-    if name == decided.precision:
-        return "the one to ship" if not decided.missing else "the candidate"
-    return dict(decided.others).get(name, "the reference")

@@ -86,7 +86,7 @@ def log_ticks(axis: Axis) -> tuple[Tick, ...]:
     steps = _STEPS if math.log10(axis.high / axis.low) < 2 else _STEPS[:1]
     values = [step * 10.0**decade for decade in decades for step in steps]
     return tuple(
-        Tick(axis.place(value), f"{value:,.0f}" if value >= 1 else f"{value:g}")
+        Tick(axis.place(value), f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}")
         for value in values
         if axis.low <= value <= axis.high
     )
