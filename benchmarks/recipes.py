@@ -129,6 +129,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     task = get_task(options.task)
     source = str(ensure_demo_model()) if options.model == "demo" else options.model
     checkpoint = load_checkpoint(source, task)
+    task = replace(task, output_order=checkpoint.label_order or ())
     train = load_examples(task, Split.TRAIN, options.data_dir)
     calibration, held_back = split_sample(
         train, (options.calib_samples, options.rows), options.seed

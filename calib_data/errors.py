@@ -32,6 +32,10 @@ class UnknownTaskError(UsageError):
     """The task name is not in the registry."""
 
 
+class TaskFileError(UsageError):
+    """A user's task file is missing, or does not describe a task."""
+
+
 class DataNotFoundError(ToolchainError):
     """A data set or one of its files is not where it was looked for."""
 

@@ -45,7 +45,8 @@ def split_sample(examples: Examples, counts: tuple[int, ...], seed: int) -> tupl
     """Draw samples that share no example, each spread over the strata of what is left.
 
     Class labels are the strata of a classification task: each has its share, to within one
-    example. SQuAD's rows follow its articles and paragraphs, so an even spread over the file is a
+    example. The numbers of a regression task are ordered, so each part of their range has its
+    share. SQuAD's rows follow its articles and paragraphs, so an even spread over the file is a
     spread over those; two samples may hold different questions on one paragraph.
 
     A sample does not depend on the counts that follow it: asking for a second set of rows leaves
@@ -89,7 +90,7 @@ def fingerprint(features: Features) -> str:
 
 def _by_stratum(examples: Examples) -> NDArray[np.intp]:
     labels = [example.label if isinstance(example, TextExample) else 0 for example in examples]
-    return np.argsort(np.array(labels, dtype=np.int64), kind="stable")
+    return np.argsort(np.array(labels, dtype=np.float64), kind="stable")
 
 
 def _take(examples: Examples, indices: NDArray[np.intp]) -> Examples:

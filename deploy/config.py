@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from calib_data.errors import UsageError
-from calib_data.tasks import get_task
+from calib_data.tasks import get_task, is_task_file
 from deploy.engine.builder import BuilderOptions, HardwareCompatibility
 from deploy.engine.session import Backend, Precision
 from export.errors import RecipeError
@@ -37,7 +37,7 @@ class BuildConfig:
 
     Attributes:
         model: Folder, hub id, or "demo".
-        task: Task name.
+        task: Task name, or a user's task file.
         out: Build folder.
         precision: Precisions to build; fp32 is always evaluated, as the reference.
         data_dir: Folder of local data, or None for the hub.
@@ -126,10 +126,10 @@ def config_from_dict(plain: Mapping[str, Any]) -> BuildConfig:
     for name in ("model", "task", "out"):
         if not str(given.get(name, "")).strip():
             raise UsageError(f"--{name} is missing", f"give --{name}, or put it into --config")
-    task = get_task(str(given["task"]))
+    task = _task(given["task"])
     config = BuildConfig(
         model=_model(given["model"]),
-        task=task.name,
+        task=task,
         out=_path(given["out"]),
         **{name: parse(given[name]) for name, parse in _PARSERS.items() if name in given},
     )
@@ -236,6 +236,13 @@ def parse_integer(option: str, value: Any, least: int, most: int | None = None) 
     if most is not None and number > most:
         raise UsageError(f"--{option} is {number}", f"give at most {most}")
     return number
+
+
+def _task(value: Any) -> str:
+    """A task's name or file, checked now, so that nothing is loaded for one that is not."""
+    task = str(_path(value)) if is_task_file(str(value)) else str(value)
+    get_task(task)
+    return task
 
 
 def _model(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from calib_data.demo.model import ensure_demo_model
 from calib_data.errors import UsageError
@@ -11,6 +11,7 @@ from calib_data.features import tokenize
 from calib_data.progress import Progress
 from calib_data.sources import load_examples
 from calib_data.tasks import Examples, Split, Task, get_task
+from calib_data.user_task import with_labels
 from deploy.config import DEMO, BuildConfig, EngineChoice
 from deploy.engine.builder import (
     Flavour,
@@ -23,7 +24,7 @@ from deploy.engine.session import Precision
 from deploy.environment import gpu_names, gpu_targets
 from deploy.errors import EngineError
 from deploy.evaluate.harness import EvaluationSet
-from export.checkpoint import Checkpoint, load_checkpoint
+from export.checkpoint import Checkpoint, label_names, load_checkpoint
 from export.recipe import select_sites
 from export.sites import encoder_sites
 
@@ -41,7 +42,7 @@ class BuildInputs:
     """Everything that a build reads.
 
     Attributes:
-        task: The task.
+        task: The task, its labels and their order among the model's outputs settled.
         checkpoint: The model.
         max_length: Tokens at which an input is cut or windowed.
         buckets: Sequence buckets, ascending.
@@ -71,14 +72,17 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
     flavour = _flavour(config)
     _check_portability(config, flavour)
     targets = _targets(config, flavour)
+    source = str(ensure_demo_model(progress)) if config.model == DEMO else config.model
+    if task.labels_from_checkpoint:
+        task = with_labels(task, label_names(source))
     dev = load_examples(task, Split.DEV, config.data_dir)
     calibrates = any(precision.calibrated for precision in config.precision)
     train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if calibrates else ()
     if config.limit is not None:
         dev = dev[: config.limit]
-    source = str(ensure_demo_model(progress)) if config.model == DEMO else config.model
     with progress.status(f"Loading {config.model}"):
         checkpoint = load_checkpoint(source, task)
+    task = replace(task, output_order=checkpoint.label_order or ())
     for precision in config.precision:
         if precision.quantized:
             sites = encoder_sites(checkpoint.architecture, checkpoint.layers)

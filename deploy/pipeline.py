@@ -41,9 +41,10 @@ from deploy.errors import EngineError
 from deploy.evaluate.compare import Comparison, compare
 from deploy.evaluate.gates import Gate, drop_gates, fusion_gates
 from deploy.evaluate.harness import EvaluationSet, Run, evaluate
+from deploy.evaluate.label_order import seems_permuted
 from deploy.inputs import BuildInputs, load_inputs
 from deploy.report.markdown import render_markdown
-from deploy.results import BuildOutcome, EngineFile, results_to_dict
+from deploy.results import BuildOutcome, EngineFile, LabelOrder, results_to_dict
 from export.calibrate import calibrate, calibration_source
 from export.calibration_table import CalibrationTable, read_table, table_to_json
 from export.checkpoint import Checkpoint
@@ -112,6 +113,8 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
             BuildOutcome(
                 # A user of the folder has to know which buckets the task's default came to.
                 config=replace(config, buckets=inputs.buckets),
+                task=inputs.task,
+                labels=label_order(inputs, runs[0]),
                 model_fingerprint=inputs.checkpoint.fingerprint,
                 data_fingerprint=fingerprint(inputs.dev.features),
                 onnx_bytes=_onnx_sizes(config, folder),
@@ -326,6 +329,24 @@ def _compare(data: EvaluationSet, runs: Sequence[Run]) -> dict[Precision, Compar
         run.precision: compare(data.task, data.examples, reference.predictions, run.predictions)
         for run in others
     }
+
+
+def label_order(inputs: BuildInputs, fp32: Run) -> LabelOrder | None:
+    """How the model's outputs were tied to the labels; warns where that seems to be wrong."""
+    task = inputs.task
+    if not task.labels:
+        return None
+    known = inputs.checkpoint.label_order
+    suspected = known is None and seems_permuted(task, inputs.dev.examples, fp32.predictions)
+    if suspected:
+        _LOG.warning(
+            "labels may be permuted: fp32 is right far less often than by chance, and the model "
+            "does not name its labels; if so, write id2label into its config.json (labels of %s: "
+            "%s)",
+            task.name,
+            ", ".join(task.labels),
+        )
+    return LabelOrder(task.labels, known, suspected)
 
 
 def _gates(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from calib_data.tasks import Task
 from deploy.artifacts import SCHEMA_VERSION
 from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.fusion import ProfileFusion, fusion_counts, fusion_to_dict
@@ -41,11 +42,29 @@ class EngineFile:
 
 
 @dataclass(frozen=True)
+class LabelOrder:
+    """How the model's outputs were tied to the task's labels.
+
+    Attributes:
+        names: The task's labels, in the order of their ids.
+        outputs: Which output of the model is each of them, by the names in its configuration; None
+            where it has none, and the model is taken to number them as the task does.
+        suspected_permutation: Whether FP32's accuracy says that this cannot be.
+    """
+
+    names: tuple[str, ...]
+    outputs: tuple[int, ...] | None
+    suspected_permutation: bool
+
+
+@dataclass(frozen=True)
 class BuildOutcome:
     """Everything that a build found out.
 
     Attributes:
         config: What it was asked for.
+        task: The task, as `BuildInputs` has it.
+        labels: Class names and their order; None where the task has no classes.
         model_fingerprint: sha256 of the checkpoint.
         data_fingerprint: sha256 over the token ids of the development examples, in order.
         onnx_bytes: Size of the ONNX model, by precision.
@@ -59,6 +78,8 @@ class BuildOutcome:
     """
 
     config: BuildConfig
+    task: Task
+    labels: LabelOrder | None
     model_fingerprint: str
     data_fingerprint: str
     onnx_bytes: Mapping[Precision, int]
@@ -76,7 +97,8 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model": outcome.config.model,
-        "task": outcome.config.task,
+        "task": outcome.task.identity,
+        "labels": None if outcome.labels is None else _labels(outcome.labels),
         "model_fingerprint": outcome.model_fingerprint,
         "data_fingerprint": outcome.data_fingerprint,
         "accuracy": {run.precision.value: _accuracy(run) for run in _best_evidence(outcome.runs)},
@@ -106,6 +128,14 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "gates": [asdict(gate) for gate in outcome.gates],
         "environment": dict(outcome.environment),
         "config": config_to_dict(outcome.config),
+    }
+
+
+def _labels(order: LabelOrder) -> dict[str, Any]:
+    return {
+        "names": list(order.names),
+        "outputs": None if order.outputs is None else list(order.outputs),
+        "suspected_permutation": order.suspected_permutation,
     }
 
 

@@ -121,7 +121,7 @@ def calibration_source(
     """What `calibrate` records of its origin; an equal one stands for equal numbers."""
     return CalibrationSource(
         model_fingerprint=checkpoint.fingerprint,
-        task=task.name,
+        task=task.identity,
         data_fingerprint=data.fingerprint,
         samples=len(data.features.input_ids),
         seed=data.seed,

@@ -29,7 +29,7 @@ class CalibrationSource:
 
     Attributes:
         model_fingerprint: sha256 of the checkpoint, as `Checkpoint.fingerprint`.
-        task: Name of the task whose training split was sampled.
+        task: `Task.identity` of the task whose training split was sampled.
         data_fingerprint: sha256 over the token ids, in order.
         samples: Feature rows that went through the model.
         seed: Of the sampling.

@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calib_data.errors import NetworkError, ToolchainError
+from calib_data.labels import are_placeholders
 from calib_data.quiet import quiet_transformers
 from calib_data.tasks import Head, Task
 from export.architectures import Architecture, get_architecture
 from export.errors import CheckpointError, UnsupportedModelError
+from export.head import check_head
 
 if TYPE_CHECKING:
     from torch import nn
-
-_HEAD_SUFFIX = {
-    Head.SEQUENCE_CLASSIFICATION: "ForSequenceClassification",
-    Head.QUESTION_ANSWERING: "ForQuestionAnswering",
-}
-
 
 # These number positions from pad_token_id + 1, so that many positions are never used.
 _POSITIONS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
@@ -47,6 +43,8 @@ class Checkpoint:
         head_dim: Width of one head.
         max_length: Longest sequence, in tokens, that the position embeddings allow.
         fingerprint: sha256 over the weights' names, types and bytes, and the configuration.
+        label_order: Which output is each of the task's labels, by the names in the configuration;
+            None where it has none, or the task no classes.
     """
 
     source: str
@@ -58,6 +56,7 @@ class Checkpoint:
     head_dim: int
     max_length: int
     fingerprint: str
+    label_order: tuple[int, ...] | None
 
 
 def load_checkpoint(source: str, task: Task) -> Checkpoint:
@@ -69,7 +68,7 @@ def load_checkpoint(source: str, task: Task) -> Checkpoint:
 
     Raises:
         CheckpointError: Folder or repository missing, weights missing, unreadable or incomplete.
-        UnsupportedModelError: Another kind of model, another head, or another number of labels.
+        UnsupportedModelError: Another kind of model, another head, or other labels.
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
     folder = _local_folder(source)
@@ -80,7 +79,7 @@ def load_checkpoint(source: str, task: Task) -> Checkpoint:
     with _explained(source):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     architecture = get_architecture(config.model_type)
-    _check_head(source, config, task)
+    label_order = check_head(source, config, task)
     with _explained(source):
         model, tokenizer = _load(folder, task)
     _check_tokenizer(source, config, tokenizer)
@@ -96,7 +95,35 @@ def load_checkpoint(source: str, task: Task) -> Checkpoint:
         head_dim=config.hidden_size // config.num_attention_heads,
         max_length=_max_length(config),
         fingerprint=fingerprint,
+        label_order=label_order,
     )
+
+
+def label_names(source: str) -> tuple[str, ...]:
+    """Read a classifier's class names, in the order of its outputs, without its weights.
+
+    Args:
+        source: As `load_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: Folder or repository missing, or its configuration unreadable.
+        UnsupportedModelError: The configuration only numbers the classes.
+        NetworkError: `source` names a hub repository and the hub cannot be reached.
+    """
+    folder = _local_folder(source)
+    _check_folder(folder)
+    from transformers import AutoConfig
+
+    with _explained(source):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        names = tuple(str(name) for _, name in sorted(config.id2label.items()))
+    if are_placeholders(names):
+        raise UnsupportedModelError(
+            f"'{source}' does not name its labels (id2label: {', '.join(names)}), and neither does "
+            "the task",
+            "write labels: [...] into the task file, in the order of the model's outputs",
+        )
+    return names
 
 
 def fold_attention_scale(model: nn.Module, architecture: Architecture, layers: int) -> None:
@@ -160,33 +187,6 @@ def _check_folder(folder: Path) -> None:
         f"'{folder}' has a config.json but no weights (*.safetensors)",
         "copy model.safetensors into it, or save the model again with save_pretrained()",
     )
-
-
-def _check_head(source: str, config: Any, task: Task) -> None:
-    suffix = _HEAD_SUFFIX[task.head]
-    names = config.architectures or ["(none)"]
-    if not names[0].endswith(suffix):
-        raise UnsupportedModelError(
-            f"'{source}' is a {names[0]}, but task '{task.name}' needs a model {suffix}",
-            f"fine-tune the encoder for {task.name}, or choose the --task the model was made for",
-        )
-    _check_labels(source, config, task)
-
-
-def _check_labels(source: str, config: Any, task: Task) -> None:
-    if task.labels and config.num_labels != len(task.labels):
-        raise UnsupportedModelError(
-            f"'{source}' has {config.num_labels} labels, but task '{task.name}' has "
-            f"{len(task.labels)}: {', '.join(task.labels)}",
-            "choose the --task that the model was fine-tuned for",
-        )
-    names = [str(name).casefold() for name in config.id2label.values()]
-    if task.labels and names != list(task.labels) and sorted(names) == sorted(task.labels):
-        raise UnsupportedModelError(
-            f"'{source}' numbers its labels {', '.join(names)}, task '{task.name}' numbers them "
-            f"{', '.join(task.labels)}: every answer would count as its opposite",
-            "mend id2label in config.json if that is wrong, else swap the rows of the classifier",
-        )
 
 
 def _check_tokenizer(source: str, config: Any, tokenizer: Any) -> None:

@@ -83,7 +83,7 @@ def train_into(folder: Path, recipe: Recipe, progress: Progress) -> None:
     )
     encodings = tokenizer.backend_tokenizer.encode_batch([e.texts[0] for e in examples])
     rows = [
-        _Row(tuple(encoding.ids), example.label)
+        _Row(tuple(encoding.ids), int(example.label))
         for encoding, example in zip(encodings, examples, strict=True)
     ]
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), quiet_transformers():

@@ -23,7 +23,7 @@ PrepareOnDevice = Callable[[Mapping[str, "torch.Tensor"]], Callable[[], object]]
 
 def on_gpu(session: Session) -> TypeGuard[DeviceSession]:
     """Whether a session works on a GPU."""
-    return hasattr(session, "run_device")
+    return bool(getattr(session, "stream", 0))  # a session on the CPU has none, or 0
 
 
 def session_probes(session: Session, precision: Precision, cuda_graph: bool) -> tuple[Probe, ...]:

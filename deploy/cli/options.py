@@ -15,9 +15,19 @@ Number = Optional[int]  # noqa: UP045
 Model = Annotated[
     Text, typer.Option(help="Folder, hub id such as org/name, or demo.", show_default=False)
 ]
-TaskName = Annotated[Text, typer.Option(help="sst2, mrpc, squad or demo.", show_default=False)]
+TaskName = Annotated[
+    Text,
+    typer.Option(
+        help="cola, sst2, mrpc, stsb, qqp, mnli, mnli-mm, qnli, rte, wnli, squad, demo, or a task "
+        "file (YAML).",
+        show_default=False,
+    ),
+]
 DataDir = Annotated[
-    Text, typer.Option(help="Local data, holding glue/ and squad/.", show_default="the hub")
+    Text,
+    typer.Option(
+        help="Local data, holding glue/ or squad/; docs/tasks.md.", show_default="the hub"
+    ),
 ]
 HighPrecision = Annotated[
     Text,

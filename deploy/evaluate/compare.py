@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calib_data.tasks import Examples, Task
 from deploy.errors import EvaluationError
-from deploy.evaluate.metrics import Terms
 from deploy.evaluate.predictions import (
     AnswerPredictions,
     Predictions,
+    ValuePredictions,
+    labels_of,
     score_terms,
 )
+from deploy.evaluate.resampling import Terms
 from deploy.evaluate.squad import normalize_answer
 
 _RESAMPLES = 2000  # Efron & Tibshirani ask for at least 1,000 for a percentile interval
-_AT_ONCE = 250  # bounds the memory that the counts of one go take
+_AT_ONCE = 250
+_COUNTS_AT_ONCE = 2_000_000  # bounds the memory that one go takes where every example is a kind
+
+# Two numbers that differ by no more than this share of the labels' span predict the same. On
+# STS-B's scale from 0 to 5 it is a quarter; the scores themselves are means of ratings by steps.
+_SAME_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Drop:
 
     Attributes:
         drop: Reference value minus candidate value, in the metric's unit; positive is worse.
-        relative_drop: `drop` as a share of the reference value; 0 where that value is 0.
+        relative_drop: `drop` as a share of the reference value's magnitude; 0 where that is 0.
         ci95: Ends of the 95 % bootstrap interval of `drop`.
     """
 
@@ -43,8 +51,9 @@ class Comparison:
 
     Attributes:
         metric: The drop of each of the task's metrics.
-        agreement: Share of examples on which both predict the same, right or wrong: the class, or
-            the normalized answer text.
+        agreement: Share of examples on which both predict the same, right or wrong: the class, the
+            normalized answer text, or, in regression, numbers at most 5 % of the labels' span
+            apart.
         changed: Examples on which they do not.
     """
 
@@ -75,7 +84,7 @@ def compare(
     Raises:
         EvaluationError: The two predict different numbers of examples.
     """
-    same = _same(reference, candidate)
+    same = same_predictions(examples, reference, candidate)
     before = score_terms(task, examples, reference)
     after = score_terms(task, examples, candidate)
     intervals = _intervals(before, after, seed)
@@ -91,20 +100,31 @@ def compare(
 
 def _drop(reference: float, candidate: float, ci95: tuple[float, float]) -> Drop:
     drop = reference - candidate
-    return Drop(drop, drop / reference if reference else 0.0, ci95)
+    return Drop(drop, drop / abs(reference) if reference else 0.0, ci95)
 
 
-def _same(reference: Predictions, candidate: Predictions) -> NDArray[np.bool_]:
+def same_predictions(
+    examples: Examples, reference: Predictions, candidate: Predictions
+) -> NDArray[np.bool_]:
+    """Where both predict the same, as `Comparison.agreement` defines it, bool [examples].
+
+    Raises:
+        EvaluationError: The two predict different numbers of examples.
+    """
     left, right = _outcomes(reference), _outcomes(candidate)
     if len(left) != len(right):
         raise EvaluationError(
             f"the reference predicts {len(left)} examples, the candidate {len(right)}",
             "evaluate both on the same split with the same limit",
         )
+    if isinstance(reference, ValuePredictions):
+        return np.asarray(np.abs(left - right) <= _SAME_SHARE * np.ptp(labels_of(examples)))
     return np.asarray(left == right)
 
 
-def _outcomes(predictions: Predictions) -> NDArray[np.int64] | NDArray[np.str_]:
+def _outcomes(predictions: Predictions) -> NDArray[Any]:
+    if isinstance(predictions, ValuePredictions):
+        return predictions.values.astype(np.float64)
     if isinstance(predictions, AnswerPredictions):
         return np.array([normalize_answer(text) for text in predictions.texts], dtype=np.str_)
     return predictions.class_ids
@@ -124,14 +144,14 @@ def _intervals(
     )
     total = int(counts.sum())
     generator = np.random.default_rng(seed)
-    sums = np.concatenate(
-        [
-            generator.multinomial(total, counts / total, size=_AT_ONCE) @ kinds
-            for _ in range(_RESAMPLES // _AT_ONCE)
-        ]
-    )
-    parts = np.split(sums, np.cumsum([side.values.shape[1] for side in sides])[:-1], axis=1)
-    values = [side.combine(part) for side, part in zip(sides, parts, strict=True)]
+    parts = np.split(kinds, np.cumsum([side.values.shape[1] for side in sides])[:-1], axis=1)
+    at_once = max(1, min(_AT_ONCE, _COUNTS_AT_ONCE // len(kinds)))
+    goes = []
+    for start in range(0, _RESAMPLES, at_once):
+        size = min(at_once, _RESAMPLES - start)
+        drawn = generator.multinomial(total, counts / total, size=size).astype(np.float64)
+        goes.append([side.combine(drawn, part) for side, part in zip(sides, parts, strict=True)])
+    values = [np.concatenate(side) for side in zip(*goes, strict=True)]
     intervals = {}
     for index, name in enumerate(before):
         low, high = np.quantile(values[2 * index] - values[2 * index + 1], [0.025, 0.975])

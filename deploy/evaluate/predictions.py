@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from calib_data.features import Features
 from calib_data.tasks import Examples, Head, QuestionExample, Task, TextExample
 from deploy.errors import EvaluationError
 from deploy.evaluate import squad
-from deploy.evaluate.metrics import CLASS_METRICS, Terms, mean_terms
+from deploy.evaluate.metrics import METRICS
+from deploy.evaluate.resampling import Terms, mean_terms
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ClassPredictions:
     """Predictions of a classification task.
 
     Attributes:
-        logits: float32 [examples, classes].
+        logits: float32 [examples, classes], the classes in the order of the task's labels.
     """
 
     logits: NDArray[np.float32]
@@ -31,6 +32,17 @@ class ClassPredictions:
         """The most likely class of each example, int64 [examples]."""
         ids: NDArray[np.int64] = self.logits.argmax(axis=1)
         return ids
+
+
+@dataclass(frozen=True)
+class ValuePredictions:
+    """Predictions of a regression task.
+
+    Attributes:
+        values: One number for each example, float32 [examples].
+    """
+
+    values: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class AnswerPredictions:
     texts: tuple[str, ...]
 
 
-Predictions = ClassPredictions | AnswerPredictions
+Predictions = ClassPredictions | ValuePredictions | AnswerPredictions
 
 Outputs = Mapping[str, Sequence[NDArray[np.float32]]]
 """One array for each feature row, without padding, by the name of the model's output."""
@@ -59,8 +71,8 @@ def predict_from_outputs(
         task: The task the examples belong to.
         examples: What was tokenized.
         features: The rows that were run.
-        outputs: `logits`, each [classes], for classification; `start_logits` and `end_logits`,
-            each [tokens], for question answering.
+        outputs: `logits`, each [classes] in the model's order, for classification, each [1] for
+            regression; `start_logits` and `end_logits`, each [tokens], for question answering.
 
     Returns:
         Predictions in the order of `examples`.
@@ -75,20 +87,23 @@ def predict_from_outputs(
         start = _checked(outputs, "start_logits", lengths)
         end = _checked(outputs, "end_logits", lengths)
         return AnswerPredictions(squad.answers(features, questions, start, end))
-    rows = _checked(outputs, "logits", [len(task.labels)] * len(features.input_ids))
-    return ClassPredictions(np.stack(rows))
+    rows = _checked(outputs, "logits", [task.outputs] * len(features.input_ids))
+    logits = np.stack(rows) if rows else np.empty((0, task.outputs), dtype=np.float32)
+    if task.regression:
+        return ValuePredictions(logits[:, 0])
+    return ClassPredictions(logits[:, list(task.output_order)] if task.output_order else logits)
 
 
 def score(task: Task, examples: Examples, predictions: Predictions) -> dict[str, float]:
     """Rate predictions by the task's metrics.
 
     Returns:
-        Each of `task.metrics`, in that order, from 0 to 1.
+        Each of `task.metrics`, in that order: from 0 to 1, correlations from -1 to 1.
     """
     if isinstance(predictions, AnswerPredictions):
         return {name: t.total() for name, t in score_terms(task, examples, predictions).items()}
-    labels = _labels(examples)
-    return {name: CLASS_METRICS[name].score(labels, predictions.class_ids) for name in task.metrics}
+    labels, predicted = _pairs(examples, predictions)
+    return {name: METRICS[name].score(labels, predicted) for name in task.metrics}
 
 
 def score_terms(task: Task, examples: Examples, predictions: Predictions) -> dict[str, Terms]:
@@ -100,13 +115,24 @@ def score_terms(task: Task, examples: Examples, predictions: Predictions) -> dic
             name: mean_terms(per_question[name](predictions.texts, questions))
             for name in task.metrics
         }
-    labels = _labels(examples)
-    return {name: CLASS_METRICS[name].terms(labels, predictions.class_ids) for name in task.metrics}
+    labels, predicted = _pairs(examples, predictions)
+    return {name: METRICS[name].terms(labels, predicted) for name in task.metrics}
 
 
-def _labels(examples: Examples) -> NDArray[np.int64]:
+def labels_of(examples: Examples) -> NDArray[np.float64]:
+    """Class ids, or the numbers of a regression task, float64 [examples]."""
     texts = cast("tuple[TextExample, ...]", examples)
-    return np.array([example.label for example in texts], dtype=np.int64)
+    return np.array([example.label for example in texts], dtype=np.float64)
+
+
+def _pairs(
+    examples: Examples, predictions: ClassPredictions | ValuePredictions
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Labels and predictions, in the type that the metrics take."""
+    labels = labels_of(examples)
+    if isinstance(predictions, ValuePredictions):
+        return labels, predictions.values.astype(np.float64)
+    return labels.astype(np.int64), predictions.class_ids
 
 
 def _checked(outputs: Outputs, name: str, lengths: Sequence[int]) -> Sequence[NDArray[np.float32]]:

@@ -87,6 +87,7 @@ def tune(config: TuneConfig, progress: Progress | None = None) -> dict[str, Any]
         runs, comparisons = _report(models, inputs.dev, recipe, progress)
         outcome = TuneOutcome(
             config=config,
+            task=inputs.task.identity,
             recipe=recipe,
             units=ranked,
             found=found,

@@ -31,6 +31,7 @@ class TuneOutcome:
 
     Attributes:
         config: What was asked for.
+        task: Identity of the task.
         recipe: The tuned recipe.
         units: Every unit of the base recipe, those to give up first in front.
         found: Outcome of the search.
@@ -47,6 +48,7 @@ class TuneOutcome:
     """
 
     config: TuneConfig
+    task: str
     recipe: QuantRecipe
     units: Sequence[Sensitivity]
     found: Found
@@ -79,7 +81,7 @@ def outcome_to_dict(outcome: TuneOutcome) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "model": config.build.model,
-        "task": config.build.task,
+        "task": outcome.task,
         "precision": config.precision.value,
         "metric": outcome.metric,
         "max_drop": config.max_drop,
@@ -161,7 +163,7 @@ def recipe_file(outcome: TuneOutcome) -> str:
     fallbacks = ", ".join(unit.name for unit in found.fallbacks) or "none"
     header = (
         "Written by `deploy tune`; take it with `deploy build --recipe FILE`.",
-        f"base recipe: {config.base.name}; model: {config.build.model}; task: {config.build.task}",
+        f"base recipe: {config.base.name}; model: {config.build.model}; task: {outcome.task}",
         f"relative drop of {outcome.metric}: asked for at most {config.max_drop:g}, "
         f"reached {found.drop:.4g} on {outcome.rows} training examples",
         f"back in {config.build.high_precision.value}: {fallbacks} "

@@ -120,6 +120,26 @@ def test_longest_question_that_fits_still_advances():
     assert words(features.input_ids)[-1][-2] == "w39"
 
 
+def test_a_text_of_100_000_characters_is_cut_or_windowed():
+    text = ("w1 w2 w3 " * 11_112)[:100_000]
+    for pair in ((text, text), (text, "who"), ("who who", text), (text, "")):
+        features = tokenize(MRPC, make_tokenizer(), (TextExample("0", pair, 1),), 128)
+        # Nothing after the first 4,000 characters can matter, and so few are not shortened.
+        short = tuple(part[:4000] for part in pair)
+        expected = tokenize(MRPC, make_tokenizer(), (TextExample("0", short, 1),), 128)
+        assert features.lengths.tolist() == [128]
+        assert features.input_ids[0].tolist() == expected.input_ids[0].tolist()
+    question = QuestionExample("a", "who", text, ("w1",), (0,))
+    features = tokenize(SQUAD, make_tokenizer(), (question,), 384)
+    assert max(offsets.max() for offsets in features.offsets) >= 99_998
+    assert features.lengths.max() == 384
+
+
+def test_an_empty_text_of_a_pair_has_no_tokens():
+    features = tokenize(MRPC, make_tokenizer(), (TextExample("0", ("who", ""), 1),), 16)
+    assert words(features.input_ids) == [["[CLS]", "who", "[SEP]", "[SEP]"]]
+
+
 def test_squad_needs_character_offsets():
     class SlowTokenizer:
         is_fast = False

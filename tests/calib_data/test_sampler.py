@@ -82,3 +82,13 @@ def test_fingerprint_sees_ids_order_and_row_ends():
         features_of([1, 2]),
     ]
     assert len({base, *map(fingerprint, others)}) == 6
+
+
+def test_numbers_of_a_regression_are_spread_over_their_range():
+    values = np.random.default_rng(1).permutation(np.linspace(0, 5, 400))
+    rows = tuple(TextExample(str(i), ("t",), float(value)) for i, value in enumerate(values))
+    sample = [example.label for example in sample_examples(rows, 40, seed=0)]
+    assert Counter(int(label) for label in sample).keys() == {0, 1, 2, 3, 4}
+    counts = np.histogram(sample, bins=10, range=(0, 5))[0]
+    assert counts.min() >= 3
+    assert counts.max() <= 5

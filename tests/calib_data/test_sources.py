@@ -20,10 +20,12 @@ def write_sst2(root, *lines, header="sentence\tlabel"):
     (root / "dev.tsv").write_text("\n".join([header, *lines, ""]), encoding="utf-8")
 
 
-def squad_json(context="Paris is big.", question="What is big?", answers=(("Paris", 0),)):
+def squad_json(
+    context="Paris is big.", question="What is big?", answers=(("Paris", 0),), identity="q1"
+):
     qas = [
         {
-            "id": "q1",
+            "id": identity,
             "question": question,
             "answers": [{"text": text, "answer_start": start} for text, start in answers],
         }
@@ -67,9 +69,10 @@ def test_missing_folder_and_missing_file_name_the_layout(tmp_path):
     [
         (b"sentence\tscore\ngood\t1\n", "dev.tsv:1: no column 'label'"),
         (b"sentence\tlabel\ngood\t1\nbad\n", "dev.tsv:3: 1 fields"),
-        (b"sentence\tlabel\ngood\tx\t1\n", "dev.tsv:2: 3 fields"),
+        (b"sentence\tlabel\ngood\tx\t1\n", "dev.tsv:2: label 'x'"),
         (b"sentence\tlabel\ngood\t1\nbad\t2\n", "dev.tsv:3: label '2' is not one of 0, 1"),
         (b"sentence\tlabel\ngood\t-1\n", "dev.tsv:2: label '-1'"),
+        (b"sentence\tlabel\ngood\t\n", "dev.tsv:2: label ''"),
         (b"sentence\tlabel\n  \t1\n", "dev.tsv:2: empty text"),
         (b"sentence\tlabel\ngood\t1\nb\xe9d\t0\n", "dev.tsv:3: not UTF-8 (byte 0xe9)"),
         (b"sentence\tlabel\n", "no examples"),
@@ -94,7 +97,8 @@ def test_squad_reads_answers_and_offsets(tmp_path):
 
 def test_squad_training_parts_are_joined_and_a_whole_file_wins(tmp_path):
     for name in ("train-v1.1-b.json", "train-v1.1-a.json"):
-        (tmp_path / name).write_text(json.dumps(squad_json(context=f"Paris {name}")))
+        content = squad_json(context=f"Paris {name}", identity=name)
+        (tmp_path / name).write_text(json.dumps(content))
     parts = load_examples(SQUAD, Split.TRAIN, tmp_path)
     assert [e.context for e in parts] == ["Paris train-v1.1-a.json", "Paris train-v1.1-b.json"]
 
@@ -113,6 +117,7 @@ def test_squad_training_parts_are_joined_and_a_whole_file_wins(tmp_path):
         (json.dumps(squad_json(answers=(("big.", -4),))), "at character -4"),
         (json.dumps(squad_json(answers=())), "'q1': no answers"),
         (json.dumps(squad_json(question=" ")), "'q1': empty text"),
+        (json.dumps(squad_json(context="", answers=(("a", 0),))), "'q1', context: empty text"),
         (json.dumps(squad_json(question="\ud800")), "'q1': text with half a surrogate pair"),
     ],
 )
@@ -123,16 +128,28 @@ def test_broken_squad_is_refused_with_its_place(tmp_path, content, complaint):
     assert complaint in caught.value.message
 
 
+@pytest.mark.parametrize("names", [("dev-v1.1.json",), ("train-v1.1-a.json", "train-v1.1-b.json")])
+def test_question_ids_that_occur_twice_are_refused(tmp_path, names):
+    content = squad_json()
+    if len(names) == 1:
+        content["data"] *= 2
+    for name in names:
+        (tmp_path / name).write_text(json.dumps(content))
+    split = Split.DEV if len(names) == 1 else Split.TRAIN
+    with pytest.raises(DataFormatError, match="question id 'q1' occurs twice"):
+        load_examples(SQUAD, split, tmp_path)
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """Stand in for the hub: hand out `rows`, or raise `error`."""
-    state = SimpleNamespace(rows=[], error=None, asked=None)
+    state = SimpleNamespace(rows=[], features=None, error=None, asked=None)
 
     def load_dataset(*args, split):
         state.asked = (*args, split)
         if state.error:
             raise state.error
-        return state.rows
+        return datasets.Dataset.from_list(state.rows, features=state.features)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     return state
@@ -148,6 +165,31 @@ def test_hub_rows_become_examples(hub):
     (question,) = load_examples(SQUAD, Split.TRAIN, None)
     assert (question.id, question.answers, question.answer_starts) == ("q", ("Paris",), (0,))
     assert hub.asked == ("rajpurkar/squad", None, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("mnli", ("nyu-mll/glue", "mnli", "validation_matched")),
+        ("mnli-mm", ("nyu-mll/glue", "mnli", "validation_mismatched")),
+    ],
+)
+def test_both_mnli_tasks_share_the_training_rows(hub, name, asked):
+    names = ["entailment", "neutral", "contradiction"]
+    hub.features = datasets.Features(
+        {
+            "premise": datasets.Value("string"),
+            "hypothesis": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=names),
+            "idx": datasets.Value("int32"),
+        }
+    )
+    hub.rows = [{"premise": "p", "hypothesis": "h", "label": i, "idx": 7} for i in range(3)]
+    examples = load_examples(TASKS[name], Split.DEV, None)
+    assert hub.asked == asked
+    assert [TASKS[name].labels[e.label] for e in examples] == names
+    load_examples(TASKS[name], Split.TRAIN, None)
+    assert hub.asked == ("nyu-mll/glue", "mnli", "train")
 
 
 def test_hidden_hub_labels_are_refused(hub):

@@ -13,10 +13,10 @@ from transformers import (
 
 from calib_data.errors import NetworkError
 from calib_data.tasks import get_task
-from export.checkpoint import load_checkpoint
+from export.checkpoint import label_names, load_checkpoint
 from export.errors import CheckpointError, UnsupportedModelError
 
-SST2, SQUAD = get_task("sst2"), get_task("squad")
+SST2, STSB, SQUAD = get_task("sst2"), get_task("stsb"), get_task("squad")
 
 
 @pytest.fixture(scope="module")
@@ -127,19 +127,53 @@ def test_wrong_number_of_labels(tmp_path: Path) -> None:
         load_checkpoint(str(folder), SST2)
 
 
-def test_labels_in_another_order_would_turn_every_answer_round(broken: Path) -> None:
-    config = json.loads((broken / "config.json").read_text())
-    config["id2label"] = {"0": "POSITIVE", "1": "NEGATIVE"}
-    (broken / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedModelError, match="numbers its labels positive, negative"):
+def name_labels(folder: Path, *names: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(index): name for index, name in enumerate(names)}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        (("NEGATIVE", "POSITIVE"), (0, 1)),
+        (("pos", "neg"), (1, 0)),
+        (("LABEL_0", "LABEL_1"), None),
+    ],
+)
+def test_label_names_tell_the_order_of_the_outputs(
+    broken: Path, names: tuple[str, ...], order: tuple[int, ...] | None
+) -> None:
+    name_labels(broken, *names)
+    assert load_checkpoint(str(broken), SST2).label_order == order
+
+
+def test_other_labels_are_those_of_another_task(broken: Path) -> None:
+    name_labels(broken, "entailment", "not_entailment")
+    with pytest.raises(UnsupportedModelError, match="names its labels entailment, not_") as error:
         load_checkpoint(str(broken), SST2)
+    assert "id2label" in error.value.remedy
 
 
-def test_label_names_in_capitals_are_the_same_labels(broken: Path) -> None:
-    config = json.loads((broken / "config.json").read_text())
-    config["id2label"] = {"0": "NEGATIVE", "1": "POSITIVE"}
-    (broken / "config.json").write_text(json.dumps(config))
-    assert load_checkpoint(str(broken), SST2).layers == 2
+def test_regression_needs_a_head_of_size_one(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"has 2 labels, .*'stsb' has 1 label"):
+        load_checkpoint(str(saved), STSB)
+    one = save_random_checkpoint(tmp_path, labels=1)
+    assert load_checkpoint(str(one), STSB).label_order is None
+    with pytest.raises(UnsupportedModelError, match=r"has 1 label, .*'sst2' has 2 labels"):
+        load_checkpoint(str(one), SST2)
+
+
+def test_label_names_can_be_read_without_weights(broken: Path) -> None:
+    name_labels(broken, "ham", "spam")
+    (broken / "model.safetensors").write_bytes(b"")
+    assert label_names(str(broken)) == ("ham", "spam")
+
+
+def test_labels_without_names_must_come_from_the_task(saved: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="does not name its labels") as error:
+        label_names(str(saved))
+    assert "labels: [...]" in error.value.remedy
 
 
 def test_tokenizer_that_cannot_pad(broken: Path) -> None:

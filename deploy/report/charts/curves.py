@@ -99,7 +99,7 @@ def curve_plot(view: SweepView) -> CurvePlot | None:
     sequences = sorted({line.row["sequence"] for line in lines})
     if len(batches) < 2 and len(sequences) < 2:
         return None
-    styles = _styles(lines)
+    styles = _styles(lines, view.name)
     y_axis = log_axis([line.row["p50_ms"] for line in lines], _BOTTOM, _TOP)
     if len(batches) > 1:
         key, across, titles = (
@@ -121,10 +121,10 @@ def curve_plot(view: SweepView) -> CurvePlot | None:
     )
 
 
-def _styles(lines: Sequence[LatencyLine]) -> dict[str, str]:
+def _styles(lines: Sequence[LatencyLine], sweep: str) -> dict[str, str]:
     styles: dict[str, str] = {}
     for line in lines:
-        name = label(line.row)
+        name = label(line.row, sweep)
         if name in _COLOURED:
             styles[name] = name
         elif name not in styles:
@@ -143,7 +143,8 @@ def _panel(
 ) -> CurvePanel:
     dots: dict[str, list[Dot]] = {}
     for line in sorted(lines, key=lambda each: int(each.row[key])):
-        name, row = label(line.row), line.row
+        row = line.row
+        name = label(row, row["sweep"])
         dots.setdefault(name, []).append(
             Dot(
                 x=x_axis.place(row[key]),
