@@ -6,14 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy.report.changed import answer, changed_examples
+from deploy.report.changed import answer
 from deploy.report.charts.curves import curve_plot
 from deploy.report.charts.intervals import Interval, IntervalPlot, interval_plots
 from deploy.report.charts.ranges import E4M3_MAX, FP16_MAX, range_panels
-from deploy.report.commands import commands
-from deploy.report.fusion import unfused
-from deploy.report.latency import label, milliseconds, per_second, sweep_views
-from deploy.report.made import made_of
+from deploy.report.latency import label, milliseconds, per_second
 from deploy.report.numbers import (
     change,
     describe,
@@ -24,9 +21,8 @@ from deploy.report.numbers import (
     percent,
     points,
 )
-from deploy.report.overview import overview
-from deploy.report.ranges import calibration_ranges
-from deploy.report.verdict import accuracy_limit, verdict
+from deploy.report.verdict import accuracy_limit
+from deploy.report.view import report_view
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -43,28 +39,17 @@ _CODE = re.compile("`([^`]+)`")
 
 def render_html(results: Mapping[str, Any]) -> str:
     """Render results.json as one HTML file; the same for the same results."""
-    ranges = calibration_ranges(results)
+    view = report_view(results)
+    ranges = view["ranges"]
     return (
         html_environment()
         .get_template("report.html.j2")
         .render(
-            results=results,
-            verdict=verdict(results),
-            overview=overview(results),
+            **view,
             intervals=_intervals(results),
-            simulated=any(run["simulated"] for run in results["runs"]),
-            changed=changed_examples(results),
-            sweeps=[(view, curve_plot(view)) for view in sweep_views(results)],
-            unfused=unfused(results),
-            engines={
-                name: [engine for engine in results["engines"] if engine["precision"] == name]
-                for name in results["onnx"]
-            },
-            ranges=ranges,
+            curves=[curve_plot(sweep) for sweep in view["sweeps"]],
             site_panels=range_panels(ranges.sites, E4M3_MAX) if ranges else (),
             carried_panels=range_panels(ranges.carried, FP16_MAX) if ranges else (),
-            commands=commands(results),
-            facts=tuple(made_of(results)),
         )
     )
 

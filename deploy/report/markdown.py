@@ -6,8 +6,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.report.latency import label, milliseconds, per_second, sweep_views
-from deploy.report.numbers import describe, megabytes, number, percent, points
+from deploy.report.changed import answer
+from deploy.report.latency import label, milliseconds, per_second
+from deploy.report.numbers import describe, magnitude, megabytes, number, percent, points
+from deploy.report.view import report_view
+
+# Changed examples of each precision; report.html has all that results.json has.
+_SHOWN = 3
+
+# Characters of a text of one of those.
+_EXCERPT = 160
+
+# What would become markup in a sentence: HTML, emphasis, a table's border, a link's target.
+_MARKUP = re.compile(r"[<*|]|(?<=\])\(")
 
 
 def render_markdown(results: Mapping[str, Any]) -> str:
@@ -24,30 +35,35 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         autoescape=False,
     )
     environment.filters.update(
-        percent=percent,
-        points=points,
-        megabytes=megabytes,
-        number=number,
-        inline=inline,
+        answer=answer,
         cell=cell,
         describe=describe,
+        excerpt=excerpt,
+        inline=inline,
         label=label,
+        magnitude=magnitude,
+        megabytes=megabytes,
         milliseconds=milliseconds,
+        number=number,
         per_second=per_second,
+        percent=percent,
+        points=points,
+        prose=prose,
     )
     return environment.get_template("report.md.j2").render(
-        results=results, sweeps=sweep_views(results), **summaries(results)
+        metrics=list(results["accuracy"]["fp32"]["metrics"]), shown=_SHOWN, **report_view(results)
     )
 
 
-def summaries(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What both the terminal and the report say in front of the tables."""
-    failed = [gate["name"] for gate in results["gates"] if not gate["passed"]]
-    return {
-        "metrics": list(results["accuracy"]["fp32"]["metrics"]),
-        "simulated": [run for run in results["runs"] if run["simulated"]],
-        "failed": failed,
-    }
+def prose(text: str) -> str:
+    """A sentence that no name in it can turn into markup; what it quotes stays code."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def excerpt(text: str) -> str:
+    """The start of a text, on one line."""
+    line = " ".join(text.split()) or "(empty)"
+    return line if len(line) <= _EXCERPT else f"{line[: _EXCERPT - 1].rstrip()}…"
 
 
 def inline(text: object) -> str:
