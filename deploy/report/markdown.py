@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.report.changed import answer
 from deploy.report.latency import label, milliseconds, per_second
-from deploy.report.numbers import describe, magnitude, megabytes, number, percent, points
+from deploy.report.numbers import (
+    change,
+    describe,
+    interval,
+    magnitude,
+    megabytes,
+    number,
+    percent,
+    points,
+)
 from deploy.report.view import report_view
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # Changed examples of each precision; report.html has all that results.json has.
 _SHOWN = 3
@@ -23,6 +35,13 @@ _MARKUP = re.compile(r"[<*|]|(?<=\])\(")
 
 def render_markdown(results: Mapping[str, Any]) -> str:
     """Render results.json as Markdown."""
+    template = markdown_environment().get_template("report.md.j2")
+    metrics = list(results["accuracy"]["fp32"]["metrics"])
+    return template.render(metrics=metrics, shown=_SHOWN, **report_view(results))
+
+
+def markdown_environment() -> Environment:
+    """Templates of Markdown; `inline`, `cell` and `prose` keep a name from becoming markup."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -31,15 +50,16 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Markdown, not HTML: `inline` and `cell` keep a name from becoming markup.
-        autoescape=False,
+        autoescape=False,  # Markdown is not HTML
     )
     environment.filters.update(
         answer=answer,
         cell=cell,
+        change=change,
         describe=describe,
         excerpt=excerpt,
         inline=inline,
+        interval=interval,
         label=label,
         magnitude=magnitude,
         megabytes=megabytes,
@@ -50,9 +70,7 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         points=points,
         prose=prose,
     )
-    return environment.get_template("report.md.j2").render(
-        metrics=list(results["accuracy"]["fp32"]["metrics"]), shown=_SHOWN, **report_view(results)
-    )
+    return environment
 
 
 def prose(text: str) -> str:
