@@ -33,7 +33,8 @@ _STYLES = frozenset({"fp32", "fp16", "int8", "fp8"})
 _OUTCOMES = frozenset({"lost", "gained", "neither"})
 
 _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
-_TIMES = re.compile(r"(?<=\d) x (?=\d)|(?<=\d)x(?![\w])")
+_BY = re.compile(r"(?<=\d) x (?=\d)")
+_TIMES = re.compile(r"(?<=\d)x(?!\w)")
 _CODE = re.compile("`([^`]+)`")
 
 
@@ -97,8 +98,9 @@ def breakable(name: str) -> Markup:
 
 
 def typeset(text: str) -> str:
-    """Text with the minus and multiplication signs that plain text does without."""
-    return _TIMES.sub(lambda found: found[0].replace("x", "×"), _MINUS.sub("−", text))
+    """Text with the signs that plain text does without, and no line break within "95 %"."""
+    text = _BY.sub("\u00a0×\u00a0", _MINUS.sub("−", text))
+    return _TIMES.sub("×", text).replace(" %", "\u00a0%")
 
 
 def prose(text: str) -> Markup:
