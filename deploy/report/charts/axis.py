@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from deploy.report.numbers import signed
 
 _STEPS = (1.0, 2.0, 5.0)
+_MOST_DECADES = 7
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ def linear_ticks(axis: Axis, most: int = 6) -> tuple[Tick, ...]:
 
 
 def log_ticks(axis: Axis) -> tuple[Tick, ...]:
-    """Ticks at 1, 2 and 5 of each decade, or at powers of ten where those would crowd."""
-    decades = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
+    """Ticks at 1, 2 and 5 of each decade, at powers of ten, or at fewer where those would crowd."""
+    first, last = math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high))
     steps = _STEPS if math.log10(axis.high / axis.low) < 2 else _STEPS[:1]
-    values = [step * 10.0**decade for decade in decades for step in steps]
+    every = math.ceil((last - first) / _MOST_DECADES)
+    values = [step * 10.0**decade for decade in range(first, last + 1, every) for step in steps]
     return tuple(
         Tick(axis.place(value), f"{value / 1e3:g}k" if value >= 1e3 else f"{value:g}")
         for value in values
