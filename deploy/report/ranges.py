@@ -36,7 +36,7 @@ class CalibrationRanges:
     Attributes:
         sites: What a recipe may quantize. A residual is left out where it is the very tensor that
             a linear reads.
-        carried: What an engine carries unquantized. Outputs that are sites as well are left out.
+        carried: What an engine carries unquantized, padding included.
         outside: Tensors outside of the encoder's layers to their largest magnitude.
     """
 
@@ -57,12 +57,7 @@ def calibration_ranges(results: Mapping[str, Any]) -> CalibrationRanges | None:
         # A residual shares its calibrator with the linear beside it, so no digit differs.
         if not (each.role.endswith(".residual") and each.amax in shown):
             shown[each.amax] = each
-    roles = {each.role for each in sites}
-    return CalibrationRanges(
-        sites=tuple(shown.values()),
-        carried=tuple(each for each in carried if each.role not in roles),
-        outside=outside,
-    )
+    return CalibrationRanges(tuple(shown.values()), tuple(carried), outside)
 
 
 def _by_role(ranges: Mapping[str, float]) -> tuple[list[RoleRanges], dict[str, float]]:

@@ -99,10 +99,10 @@ def test_what_the_report_needs_of_the_calibration_is_in_the_results(built):
     out, _ = built
     ranges = read_json(out / "results.json")["calibration"]["ranges"]
     table = read_json(out / "calibration.json")
-    assert ranges["sites"].keys() == table["sites"].keys()
-    for name, amax in (*ranges["sites"].items(), *ranges["carried"].items()):
-        exact = table["sites"][name]["amax"] if name in ranges["sites"] else table["carried"][name]
-        assert amax == pytest.approx(exact, rel=5e-4)  # four significant digits
+    exact = {name: site["amax"] for name, site in table["sites"].items()}
+    # Four significant digits.
+    assert ranges["sites"] == pytest.approx(exact, rel=5e-4)
+    assert ranges["carried"] == pytest.approx(table["carried"], rel=5e-4)
 
 
 def test_fp16_alone_is_calibrated_for_its_range(checkpoint, data_dir, tmp_path, run_cli):
