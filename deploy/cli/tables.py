@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.report.numbers import change, interval, megabytes, number, percent
+from deploy.report.verdict import verdict
 
 
 def print_results(results: Mapping[str, Any], console: Console) -> None:
@@ -41,6 +42,8 @@ def _parts(results: Mapping[str, Any]) -> Iterator[str | Text | Table]:
         yield ""
     for gate in results["gates"]:
         yield gate_line(gate)
+    yield ""
+    yield f"verdict: {verdict(results).headline}"
 
 
 def gate_line(gate: Mapping[str, Any]) -> Text:

@@ -77,8 +77,8 @@ def verdict(results: Mapping[str, Any]) -> Verdict:
             readiness=Readiness.BLOCKED,
             headline="Ship none of these yet" if candidates else "Nothing to ship: only FP32 ran",
             reasons=(),
-            caveats=(),
-            missing=("a recipe that loses less: `deploy tune`, docs/tuning.md",) if out else (),
+            caveats=tuple(_default_limit(results)) if out else (),
+            missing=tuple(_missing_instead(results)) if out else (),
             others=tuple(out.items()),
         )
     missing = tuple(_missing(results, chosen, speeds))
@@ -187,11 +187,7 @@ def _reasons(results: Mapping[str, Any], chosen: str, speeds: Speeds | None) -> 
 
 
 def _caveats(results: Mapping[str, Any], chosen: str, speeds: Speeds | None) -> Iterator[str]:
-    if results["config"].get("max_drop") is None:
-        yield (
-            f"no --max-drop was set, so the limit is taken to be {percent(DEFAULT_MAX_DROP)} % of "
-            "FP32's value"
-        )
+    yield from _default_limit(results)
     if chosen in results["compare"]:
         metric, limit = _metric(results), accuracy_limit(results)
         reference = abs(results["accuracy"][_REFERENCE]["metrics"][metric])
@@ -212,21 +208,40 @@ def _caveats(results: Mapping[str, Any], chosen: str, speeds: Speeds | None) -> 
             yield "some of its latencies spread too widely to be trusted"
 
 
-def _missing(results: Mapping[str, Any], chosen: str, speeds: Speeds | None) -> Iterator[str]:
+def _default_limit(results: Mapping[str, Any]) -> Iterator[str]:
+    if results["config"].get("max_drop") is None:
+        yield (
+            f"no --max-drop was set, so the limit is taken to be {percent(DEFAULT_MAX_DROP)} % of "
+            "FP32's value"
+        )
+
+
+def _missing_instead(results: Mapping[str, Any]) -> Iterator[str]:
+    """What may help where every precision is out."""
+    yield from _missing_evidence(results)
+    yield "a recipe that loses less: `deploy tune`, docs/tuning.md"
+
+
+def _missing_evidence(results: Mapping[str, Any]) -> Iterator[str]:
+    """What makes any accuracy of the build doubtful."""
     if (results.get("labels") or {}).get("suspected_permutation"):
         yield (
             "the order of the labels: FP32 is right less often than by chance; check id2label in "
             "the checkpoint's config.json"
         )
+    limit = results["config"].get("limit")
+    if limit is not None:
+        yield f"the other examples: --limit {limit} evaluated only the first"
+
+
+def _missing(results: Mapping[str, Any], chosen: str, speeds: Speeds | None) -> Iterator[str]:
+    yield from _missing_evidence(results)
     simulated = [run["simulated"] for run in results["runs"] if run["precision"] == chosen]
     if all(simulated):
         yield (
             "the engine's own accuracy: so far its codes were multiplied in another arithmetic; "
             "evaluate on the GPU"
         )
-    limit = results["config"].get("limit")
-    if limit is not None:
-        yield f"the other examples: --limit {limit} evaluated only the first"
     if not any(engine["precision"] == chosen for engine in results["engines"]):
         yield "an engine: none was built; leave out --engine none, or install a TensorRT"
     elif _BITS[chosen] == 8 and chosen not in results["fusion"]:

@@ -107,9 +107,9 @@ def test_changed_examples_are_shown_with_all_three_answers(results):
     )
     page = read_html(render_html(results))
     first = page.all("ol")[0].children[0]
-    assert [term.text for term in first.all("dt")] == ["expected", "FP32", "FP8", "example 0"]
+    assert [term.text for term in first.all("dt")] == ["expected", "FP32", "FP8", "outcome"]
     assert [answer.text for answer in first.all("dd")] == [
-        *("a cat / the cat", "a cat margin 0.31", "(no answer) margin 0.02", "neither"),
+        *("a cat / the cat", "a cat margin 0.31", "(no answer) margin 0.02", "neither example 0"),
     ]
     assert "The first text of 0." in first.text
     assert "FP8: 11 changed (the first 5 are here: 4 lost, 1 neither)" in page.text

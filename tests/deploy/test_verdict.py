@@ -162,3 +162,16 @@ def test_nothing_but_fp32_is_no_precision_to_ship(results):
     results.update(compare={}, accuracy={"fp32": results["accuracy"]["fp32"]})
     assert verdict(results).headline == "Nothing to ship: only FP32 ran"
     assert verdict(results).readiness is Readiness.BLOCKED
+
+
+def test_where_all_are_out_the_verdict_says_why_and_what_to_try(results):
+    for name in ("fp8", "int8", "fp16"):
+        loses(name, 0.05)(results)
+    results["config"].update(max_drop=None, limit=400)
+    found = verdict(results)
+    assert (found.headline, found.readiness) == ("Ship none of these yet", Readiness.BLOCKED)
+    assert dict(found.others)["int8"] == "accuracy loses 5.00 % of FP32's, limit 1.00 %"
+    assert [each.partition(":")[0] for each in found.missing] == [
+        *("the other examples", "a recipe that loses less"),
+    ]
+    assert len(found.caveats) == 1
