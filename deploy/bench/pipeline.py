@@ -90,7 +90,8 @@ def _session_probes(
             if config.cuda_graph and on_gpu(session):
                 # A session keeps its graphs, and both ways are measured in turn: it takes two.
                 session = open_session(folder, precision, backend, plan.profiles)
-                probes += session_probes(session, precision, cuda_graph=True)
+                batches = tuple({shape.batch for shape in plan.shapes})
+                probes += session_probes(session, precision, cuda_graph=True, batches=batches)
     return probes
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -138,24 +138,48 @@ class TorchSession:
         self.stream, self.graphs_bytes = 0, 0
         self._lanes: dict[Shape, _Lane] = {}
         self._lock = threading.Lock()
+        self._closed = False
         if self._gpu:
             self._stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             self.stream = self._stream.cuda_stream
             self._pool = torch.cuda.graph_pool_handle()
 
-    def warmup(self) -> None:
-        """Compile, and capture CUDA graphs for 1, 2, 4, … rows; see `DeviceSession.warmup`."""
+    def __enter__(self) -> TorchSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free graphs, buffers and weights. Closing again does nothing."""
+        import torch
+
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._lanes.clear()
+            self._calls.clear()
+            del self._graph
+            if self._gpu:
+                torch.cuda.synchronize(self._device)
+                torch.cuda.empty_cache()
+
+    def warmup(self, batches: Sequence[int] = ()) -> None:
+        """Compile, and capture CUDA graphs in every profile; see `DeviceSession.warmup`."""
         import torch
 
         if not self._gpu:
             return
         with self._lock, _memory_explained():
-            free = torch.cuda.mem_get_info(self._device)[0]
+            self._check_open()
+            held = torch.cuda.memory_reserved(self._device)
             for profile in reversed(self.profiles):
-                for size in reversed(graph_sizes(profile)):
+                for size in reversed(graph_sizes(profile, batches)):
                     self._capture(self._lane(Shape(size, profile.max.sequence)))
             torch.cuda.synchronize(self._device)
-            self.graphs_bytes = max(free - torch.cuda.mem_get_info(self._device)[0], 0)
+            # What graphs use comes from a pool of their own, which torch reserves for them.
+            self.graphs_bytes += torch.cuda.memory_reserved(self._device) - held
 
     def run(
         self, inputs: Arrays, out: Mapping[str, NDArray[Any]] | None = None
@@ -167,6 +191,7 @@ class TorchSession:
         padded = self._padded(shape)
         masked = self._masks(shape, padded, inputs["attention_mask"])
         with self._lock, torch.inference_mode(), _memory_explained():
+            self._check_open()
             lane = self._lane(padded)
             for target, name in zip(lane.host.numpy(), self.input_names, strict=True):
                 pad_into(target, inputs[name], self._pads[name])
@@ -196,6 +221,7 @@ class TorchSession:
         padded = self._padded(shape)
         current = torch.cuda.current_stream(self._device)
         with self._lock, torch.inference_mode(), _memory_explained():
+            self._check_open()
             lane = self._lane(padded)
             self._stream.wait_stream(current)
             with torch.cuda.stream(self._stream):
@@ -217,10 +243,9 @@ class TorchSession:
                 value.record_stream(current)
         return deliver(results, out or {})
 
-    def close(self) -> None:
-        """Free graphs and buffers."""
-        with self._lock:
-            self._lanes.clear()
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("the session is closed", "open another one")
 
     def _masks(self, shape: Shape, padded: Shape, mask: NDArray[Any]) -> bool:
         """Whether attention must take the mask, or has no kernel that is faster without."""
