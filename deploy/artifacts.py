@@ -27,6 +27,7 @@ _BLOCK = 1 << 20
 _OWN = (
     "calibration.json",
     "results.json",
+    "report.html",
     "report.md",
     "onnx/model.*.onnx",
     "onnx/model.*.onnx.data",
@@ -67,6 +68,11 @@ class BuildFolder:
     def report(self) -> Path:
         """The report in Markdown."""
         return self.path / "report.md"
+
+    @property
+    def report_html(self) -> Path:
+        """The report as one HTML file."""
+        return self.path / "report.html"
 
     @property
     def manifest(self) -> Path:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from deploy.evaluate.gates import Gate, drop_gates, fusion_gates
 from deploy.evaluate.harness import EvaluationSet, Run, evaluate
 from deploy.evaluate.label_order import seems_permuted
 from deploy.inputs import BuildInputs, load_inputs
-from deploy.report.markdown import render_markdown
+from deploy.report.writing import write_reports
 from deploy.results import BuildOutcome, EngineFile, LabelOrder, results_to_dict
 from export.calibrate import calibrate, calibration_source
 from export.calibration_table import CalibrationTable, read_table, table_to_json
@@ -115,8 +115,10 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
                 config=replace(config, buckets=inputs.buckets),
                 task=inputs.task,
                 labels=label_order(inputs, runs[0]),
+                model_fingerprint=inputs.checkpoint.fingerprint,
+                data_fingerprint=fingerprint(inputs.dev.features),
                 onnx_bytes=_onnx_sizes(config, folder),
-                calibration=None if table is None else asdict(table.source),
+                calibration=table,
                 runs=runs,
                 comparisons=comparisons,
                 engines=engines,
@@ -126,7 +128,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
             )
         )
         write_json(folder.results, results)
-        write_text(folder.report, render_markdown(results))
+        write_reports(folder, results)
         _write_manifest(config, folder, inputs, clock, parity)
     return results
 

@@ -14,6 +14,7 @@ from deploy.engine.session import Precision
 from deploy.evaluate.compare import Comparison
 from deploy.evaluate.gates import Gate, worst_profile
 from deploy.evaluate.harness import Run
+from export.calibration_table import CalibrationTable
 from export.recipe import recipe_to_dict
 
 
@@ -64,8 +65,10 @@ class BuildOutcome:
         config: What it was asked for.
         task: The task, as `BuildInputs` has it.
         labels: Class names and their order; None where the task has no classes.
+        model_fingerprint: sha256 of the checkpoint.
+        data_fingerprint: sha256 over the token ids of the development examples, in order.
         onnx_bytes: Size of the ONNX model, by precision.
-        calibration: Where the ranges come from, or None where nothing is quantized.
+        calibration: The ranges and where they come from, or None where nothing needed them.
         runs: Every evaluation, FP32's first.
         comparisons: Each precision but FP32 against FP32.
         engines: Plans that were built.
@@ -77,8 +80,10 @@ class BuildOutcome:
     config: BuildConfig
     task: Task
     labels: LabelOrder | None
+    model_fingerprint: str
+    data_fingerprint: str
     onnx_bytes: Mapping[Precision, int]
-    calibration: Mapping[str, Any] | None
+    calibration: CalibrationTable | None
     runs: Sequence[Run]
     comparisons: Mapping[Precision, Comparison]
     engines: Sequence[EngineFile]
@@ -94,6 +99,8 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "model": outcome.config.model,
         "task": outcome.task.identity,
         "labels": None if outcome.labels is None else _labels(outcome.labels),
+        "model_fingerprint": outcome.model_fingerprint,
+        "data_fingerprint": outcome.data_fingerprint,
         "accuracy": {run.precision.value: _accuracy(run) for run in _best_evidence(outcome.runs)},
         "runs": [run_to_dict(run) for run in outcome.runs],
         "compare": {
@@ -114,7 +121,9 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
             for precision in outcome.config.precision
             if precision.quantized
         },
-        "calibration": outcome.calibration,
+        "calibration": (
+            None if outcome.calibration is None else calibration_to_dict(outcome.calibration)
+        ),
         "latency": [],
         "gates": [asdict(gate) for gate in outcome.gates],
         "environment": dict(outcome.environment),
@@ -173,6 +182,25 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
         "agreement": comparison.agreement,
         "changed": comparison.changed,
     }
+
+
+def calibration_to_dict(table: CalibrationTable) -> dict[str, Any]:
+    """Where a table comes from, and the largest magnitude of all that it watched.
+
+    The magnitudes have four significant digits, which a plot needs; `calibration.json` has them
+    all, with the histograms that scales are derived from.
+    """
+    return {
+        **asdict(table.source),
+        "ranges": {
+            "sites": {name: _rounded(site.amax) for name, site in table.sites.items()},
+            "carried": {name: _rounded(amax) for name, amax in table.carried.items()},
+        },
+    }
+
+
+def _rounded(amax: float) -> float:
+    return float(f"{amax:.4g}")
 
 
 def _fusion(profiles: Sequence[ProfileFusion]) -> dict[str, Any]:

@@ -96,4 +96,4 @@ def _show(results: dict[str, Any], backend: str, out: Path, *, as_json: bool) ->
         print_json(results)
         return
     print_benchmark(results, backend, result_console())
-    typer.echo(f"\nreport: {out / 'report.md'}")
+    typer.echo(f"\nreport: {out / 'report.html'}")
