@@ -99,7 +99,6 @@ def sweep_view(results: Mapping[str, Any], name: str) -> SweepView:
 
 def label(row: Row, sweep: str) -> str:
     """What a contestant of a sweep is called: its precision, and a baseline's name before it."""
-    # A baseline may share its name with a backend: torch is both.
     if row["backend"] == sweep:
         return str(row["precision"])
     return f"{row['backend']} {row['precision']}"

@@ -158,7 +158,7 @@ def measurements(fp8: float = 0.7, int8: float = 0.8, fp16: float = 1.0) -> list
         times = {"fp32": 3.0, "fp16": fp16, "int8": int8, "fp8": fp8 if shape.batch > 1 else 1.2}
         for who, ms in [
             *((contestant(name, cuda_graph=True), ms) for name, ms in times.items()),
-            (contestant("fp16", "torch"), 4.0),
+            (contestant("fp16", "torch-eager"), 4.0),
         ]:
             found.append(measured(who, ms * work, timer=DeviceTimer(), shape=shape))
             found.append(measured(who, ms * work + 0.1, shape=shape))
