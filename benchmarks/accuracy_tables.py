@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.report.markdown import cell as code
-from deploy.report.markdown import change, describe, inline, interval, percent
+from deploy.report.markdown import inline
+from deploy.report.numbers import change, describe, interval, percent
 
 Cell = Mapping[str, Any]
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -82,6 +83,21 @@ def load_task(path: Path) -> Task:
         label_column=_text(path, "label", plain.get("label", "label")),
         files=files,
     )
+
+
+def with_labels(task: Task, labels: tuple[str, ...]) -> Task:
+    """Complete a task that leaves its labels to the checkpoint.
+
+    Raises:
+        TaskFileError: A metric of the task is not defined for so many labels.
+    """
+    if "f1" in task.metrics and len(labels) != 2:
+        raise TaskFileError(
+            f"task '{task.name}': metrics has f1, the F1 of the second of two labels, and the "
+            f"checkpoint has {len(labels)}",
+            "use accuracy or matthews",
+        )
+    return replace(task, labels=labels)
 
 
 def _read(path: Path) -> bytes:

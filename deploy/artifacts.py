@@ -28,6 +28,7 @@ _OWN = (
     "calibration.json",
     "results.json",
     "examples.json",
+    "report.html",
     "report.md",
     "onnx/model.*.onnx",
     "onnx/model.*.onnx.data",
@@ -78,6 +79,11 @@ class BuildFolder:
     def report(self) -> Path:
         """The report in Markdown."""
         return self.path / "report.md"
+
+    @property
+    def report_html(self) -> Path:
+        """The report as one HTML file."""
+        return self.path / "report.html"
 
     @property
     def manifest(self) -> Path:

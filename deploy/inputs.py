@@ -11,6 +11,7 @@ from calib_data.errors import UsageError
 from calib_data.progress import Progress
 from calib_data.sources import load_examples
 from calib_data.tasks import Examples, Split, Task, get_task
+from calib_data.user_task import with_labels
 from deploy.config import DEMO, BuildConfig, EngineChoice
 from deploy.engine.builder import (
     Flavour,
@@ -73,7 +74,7 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
     targets = _targets(config, flavour)
     source = str(ensure_demo_model(progress)) if config.model == DEMO else config.model
     if task.labels_from_checkpoint:
-        task = replace(task, labels=label_names(source))
+        task = with_labels(task, label_names(source))
     dev = load_examples(task, Split.DEV, config.data_dir)
     calibrates = any(precision.calibrated for precision in config.precision)
     train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if calibrates else ()

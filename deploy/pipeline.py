@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ from deploy.evaluate.stage import (
     model_hashes,
 )
 from deploy.inputs import BuildInputs, load_inputs
-from deploy.report.markdown import render_markdown
+from deploy.report.writing import write_reports
 from deploy.results import BuildOutcome, EngineFile, LabelOrder, results_to_dict
 from export.calibrate import calibrate, calibration_source
 from export.calibration_table import CalibrationTable, read_table, table_to_json
@@ -125,8 +125,10 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
                 config=replace(config, buckets=inputs.buckets),
                 task=inputs.task,
                 labels=label_order(inputs, evaluation.runs[0]),
+                model_fingerprint=inputs.checkpoint.fingerprint,
+                data_fingerprint=fingerprint(inputs.dev.features),
                 onnx_bytes=_onnx_sizes(config, folder),
-                calibration=None if table is None else asdict(table.source),
+                calibration=table,
                 evaluation=evaluation,
                 engines=engines,
                 fusion=fusion,
@@ -136,10 +138,10 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
         )
         write_json(folder.results, results)
         write_json(folder.examples, examples_to_dict({}, results, evaluation))
-        write_text(folder.report, render_markdown(results))
+        reports = write_reports(folder, results)
         stages = {name: {"seconds": seconds} for name, seconds in clock.seconds.items()}
         write_json(folder.manifest, {**manifest, "stages": stages})
-        update_manifest(folder, (folder.results, folder.examples, folder.report))
+        update_manifest(folder, (folder.results, folder.examples, *reports))
         forget_progress(folder, evaluation)
     return results
 

@@ -14,6 +14,7 @@ from deploy.engine.session import Precision
 from deploy.evaluate.gates import Gate, worst_profile
 from deploy.evaluate.results import with_evaluation
 from deploy.evaluate.stage import Evaluation
+from export.calibration_table import CalibrationTable
 from export.recipe import recipe_to_dict
 
 
@@ -64,8 +65,10 @@ class BuildOutcome:
         config: What it was asked for.
         task: The task, as `BuildInputs` has it.
         labels: Class names and their order; None where the task has no classes.
+        model_fingerprint: sha256 of the checkpoint.
+        data_fingerprint: sha256 over the token ids of the development examples, in order.
         onnx_bytes: Size of the ONNX model, by precision.
-        calibration: Where the ranges come from, or None where nothing is quantized.
+        calibration: The ranges and where they come from, or None where nothing needed them.
         evaluation: Of every precision.
         engines: Plans that were built.
         fusion: What the builder fused, by precision; absent where it did not list its layers.
@@ -76,8 +79,10 @@ class BuildOutcome:
     config: BuildConfig
     task: Task
     labels: LabelOrder | None
+    model_fingerprint: str
+    data_fingerprint: str
     onnx_bytes: Mapping[Precision, int]
-    calibration: Mapping[str, Any] | None
+    calibration: CalibrationTable | None
     evaluation: Evaluation
     engines: Sequence[EngineFile]
     fusion: Mapping[Precision, Sequence[ProfileFusion]]
@@ -91,7 +96,9 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "model": outcome.config.model,
         "task": outcome.task.identity,
-        "labels": None if outcome.labels is None else asdict(outcome.labels),
+        "labels": None if outcome.labels is None else _labels(outcome.labels),
+        "model_fingerprint": outcome.model_fingerprint,
+        "data_fingerprint": outcome.data_fingerprint,
         "accuracy": {},
         "runs": [],
         "compare": {},
@@ -110,13 +117,42 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
             for precision in outcome.config.precision
             if precision.quantized
         },
-        "calibration": outcome.calibration,
+        "calibration": (
+            None if outcome.calibration is None else calibration_to_dict(outcome.calibration)
+        ),
         "latency": [],
         "gates": [asdict(gate) for gate in outcome.gates],
         "environment": dict(outcome.environment),
         "config": config_to_dict(outcome.config),
     }
     return with_evaluation(plain, outcome.evaluation)
+
+
+def _labels(order: LabelOrder) -> dict[str, Any]:
+    return {
+        "names": list(order.names),
+        "outputs": None if order.outputs is None else list(order.outputs),
+        "suspected_permutation": order.suspected_permutation,
+    }
+
+
+def calibration_to_dict(table: CalibrationTable) -> dict[str, Any]:
+    """Where a table comes from, and the largest magnitude of all that it watched.
+
+    The magnitudes have four significant digits, which a plot needs; `calibration.json` has them
+    all, with the histograms that scales are derived from.
+    """
+    return {
+        **asdict(table.source),
+        "ranges": {
+            "sites": {name: _rounded(site.amax) for name, site in table.sites.items()},
+            "carried": {name: _rounded(amax) for name, amax in table.carried.items()},
+        },
+    }
+
+
+def _rounded(amax: float) -> float:
+    return float(f"{amax:.4g}")
 
 
 def _fusion(profiles: Sequence[ProfileFusion]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 class Baseline(str, Enum):
     """Something other than this project's engines that runs the same model."""
 
-    TORCH = "torch"
+    TORCH_EAGER = "torch-eager"
     TORCH_COMPILE = "torch-compile"
     ONNXRUNTIME_CUDA = "onnxruntime-cuda"
 

@@ -15,7 +15,6 @@ from deploy.artifacts import (
     read_results,
     update_manifest,
     write_json,
-    write_text,
 )
 from deploy.bench.baselines import BaselineModel, baseline_probes
 from deploy.bench.config import BenchConfig, BenchPlan, plan_bench
@@ -28,7 +27,7 @@ from deploy.bench.tokens import token_sets, vocabulary_size
 from deploy.config import DEMO
 from deploy.engine.opening import best_backend, open_session
 from deploy.engine.session import Backend
-from deploy.report.markdown import render_markdown
+from deploy.report.writing import write_reports
 
 # Of token ids and of the order within rounds: two benchmarks feed the same.
 _SEED = 0
@@ -76,8 +75,7 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> tuple[Backen
             results, backend.value, measurements, crossover(measurements), environment
         )
         write_json(folder.results, results)
-        write_text(folder.report, render_markdown(results))
-        update_manifest(folder, (folder.results, folder.report))
+        update_manifest(folder, (folder.results, *write_reports(folder, results)))
     return backend, results
 
 
@@ -92,7 +90,8 @@ def _session_probes(
             if config.cuda_graph and on_gpu(session):
                 # A session keeps its graphs, and both ways are measured in turn: it takes two.
                 session = open_session(folder, precision, backend, plan.profiles)
-                probes += session_probes(session, precision, cuda_graph=True)
+                batches = tuple({shape.batch for shape in plan.shapes})
+                probes += session_probes(session, precision, cuda_graph=True, batches=batches)
     return probes
 
 

@@ -23,16 +23,19 @@ PrepareOnDevice = Callable[[Mapping[str, "torch.Tensor"]], Callable[[], object]]
 
 def on_gpu(session: Session) -> TypeGuard[DeviceSession]:
     """Whether a session works on a GPU."""
-    return hasattr(session, "run_device")
+    return bool(getattr(session, "stream", 0))  # a session on the CPU has none, or 0
 
 
-def session_probes(session: Session, precision: Precision, cuda_graph: bool) -> tuple[Probe, ...]:
+def session_probes(
+    session: Session, precision: Precision, cuda_graph: bool, batches: Sequence[int] = ()
+) -> tuple[Probe, ...]:
     """Every way of timing a session.
 
     Args:
         session: Freshly opened.
         precision: Of its model.
         cuda_graph: Whether to let it capture its graphs; a session on the CPU has none.
+        batches: Batch sizes that will be measured; without any, it captures all it would serve.
     """
     contestant = Contestant(
         precision=precision.value,
@@ -47,7 +50,7 @@ def session_probes(session: Session, precision: Precision, cuda_graph: bool) -> 
     import torch
 
     if cuda_graph:
-        session.warmup()
+        session.warmup(batches)
     if not torch.cuda.is_available():
         _LOG.warning("this torch has no CUDA: only the host's clock can be read")
         return (on_host,)

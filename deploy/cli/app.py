@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import bench, build, check, doctor, inspect, report, tune
+from deploy.cli import bench, build, check, compare, doctor, inspect, report, tune
 
 app = typer.Typer(
     name="deploy",
@@ -43,4 +43,5 @@ app.command("tune")(tune.command)
 app.command("inspect")(inspect.command)
 app.command("check")(check.command)
 app.command("report")(report.command)
+app.command("compare")(compare.command)
 app.command("doctor")(doctor.command)

@@ -22,7 +22,7 @@ def command(
     backend: Annotated[
         Text,
         typer.Option(
-            help="What runs them: auto, onnxruntime, tensorrt or tensorrt-rtx.",
+            help="What runs them: auto, onnxruntime, torch, tensorrt or tensorrt-rtx.",
             show_default="auto",
         ),
     ] = None,
@@ -43,7 +43,9 @@ def command(
     ] = None,
     baseline: Annotated[
         Text,
-        typer.Option(help="Run too: torch, torch-compile, onnxruntime-cuda.", show_default="none"),
+        typer.Option(
+            help="Run too: torch-eager, torch-compile, onnxruntime-cuda.", show_default="none"
+        ),
     ] = None,
     model: Annotated[
         Text,
@@ -96,4 +98,4 @@ def _show(results: dict[str, Any], backend: str, out: Path, *, as_json: bool) ->
         print_json(results)
         return
     print_benchmark(results, backend, result_console())
-    typer.echo(f"\nreport: {out / 'report.md'}")
+    typer.echo(f"\nreport: {out / 'report.html'}")

@@ -55,7 +55,7 @@ def _latencies(view: SweepView) -> Table:
         table.add_row(
             str(row["batch"]),
             str(row["sequence"]),
-            label(row) + ("*" if row["simulated"] else ""),
+            label(row, view.name) + ("*" if row["simulated"] else ""),
             milliseconds(row["p50_ms"]) + ("" if row["trusted"] else "?"),
             milliseconds(row["p90_ms"]),
             milliseconds(row["p99_ms"]),

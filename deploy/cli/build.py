@@ -161,4 +161,4 @@ def _show(results: dict[str, Any], *, as_json: bool) -> None:
         print_json(results)
         return
     print_results(results, result_console())
-    typer.echo(f"\nreport: {Path(results['config']['out']) / 'report.md'}")
+    typer.echo(f"\nreport: {Path(results['config']['out']) / 'report.html'}")

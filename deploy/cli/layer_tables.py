@@ -12,12 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.cli.tables import table_of
+from deploy.report.encoder import ENCODER_LAYER, index_range, index_ranges
 
 # What the builder adds to names: its compiler's marks, the region and the profile.
 _NOISE = re.compile(r"^_*myl_|_myl\d+_\d+| \[profile \d+\]")
-
-# The number of an encoder layer, and what stands before it.
-_ENCODER_LAYER = re.compile(r"^.*?\blayer\.(\d+)\.")
 
 _NAME_WIDTH = 26
 
@@ -49,8 +47,8 @@ def print_layers(summary: Mapping[str, Any], console: Console, *, every: bool) -
 def profile_line(profile: Mapping[str, Any]) -> str:
     """A profile in words."""
     low, best, high = profile["min"], profile["opt"], profile["max"]
-    batch = _range(low["batch"], high["batch"])
-    sequence = _range(low["sequence"], high["sequence"])
+    batch = index_range(low["batch"], high["batch"])
+    sequence = index_range(low["sequence"], high["sequence"])
     tuned = f"{best['batch']} x {best['sequence']}"
     return f"profile {profile['index']}: batch {batch}, sequence {sequence}, tuned for {tuned}"
 
@@ -98,7 +96,7 @@ def _listings(alike: Profiles) -> Iterator[str | Table]:
 def _origin(layer: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """What a layer was fused from: its modules, or else its sites, or else its nodes."""
     modules = dict.fromkeys(labels[module] for module in layer["modules"])
-    sites = [_ENCODER_LAYER.sub(r"\1 ", site) for site in layer["sites"]]
+    sites = [ENCODER_LAYER.sub(r"\1 ", site) for site in layer["sites"]]
     return _counted(list(modules) or sites or layer["onnx_nodes"])
 
 
@@ -116,7 +114,7 @@ def _encoder(operations: Iterable[Mapping[str, Any]]) -> Table:
     ]
     for cells, group in groupby(rows, key=lambda row: row[1]):
         indexes = [index for index, _ in group]
-        table.add_row(_range(indexes[0], indexes[-1]), *cells)
+        table.add_row(index_range(indexes[0], indexes[-1]), *cells)
     return table
 
 
@@ -138,7 +136,7 @@ def _unfused(profile: Mapping[str, Any]) -> Table:
             indexes.append(operation["layer"])
     table = table_of({"layers": False, "unfused": False, "likely reason": False})
     for (role, reason), indexes in layers.items():
-        table.add_row(_ranges(indexes), role, reason)
+        table.add_row(index_ranges(indexes), role, reason)
     return table
 
 
@@ -147,17 +145,6 @@ def _types(profile: Mapping[str, Any]) -> Table:
     for kind in profile["types"]:
         table.add_row(str(kind["count"]), kind["type"], kind["input"], kind["output"])
     return table
-
-
-def _ranges(indexes: Sequence[int]) -> str:
-    """Layer numbers, runs of them shortened: "0-3, 7"."""
-    runs = groupby(enumerate(indexes), key=lambda pair: pair[1] - pair[0])
-    lists = [[index for _, index in run] for _, run in runs]
-    return ", ".join(_range(run[0], run[-1]) for run in lists)
-
-
-def _range(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low}-{high}"
 
 
 def _arrow(layer: Mapping[str, Any]) -> str:
@@ -173,5 +160,5 @@ def _counted(names: Sequence[str]) -> str:
 def _shortened(name: str) -> str:
     """A builder's name in one column."""
     first, *merged = _NOISE.sub("", name).split("+")
-    text = _ENCODER_LAYER.sub(r"\1 ", first) + (f" + {len(merged)}" if merged else "")
+    text = ENCODER_LAYER.sub(r"\1 ", first) + (f" + {len(merged)}" if merged else "")
     return text if len(text) <= _NAME_WIDTH else f"{text[: _NAME_WIDTH - 1]}…"

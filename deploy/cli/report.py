@@ -1,4 +1,4 @@
-"""`deploy report`: render the report again from results.json."""
+"""`deploy report`: render the reports again from results.json."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ def command(
     out: Annotated[str, typer.Argument(help="Build folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
 ) -> None:
-    """Render report.md of a build folder again, and print its tables."""
-    from deploy.artifacts import BuildFolder, read_results, write_text
+    """Render report.html and report.md of a build folder again, and print their tables.
+
+    docs/reading-the-report.md explains them.
+    """
+    from deploy.artifacts import BuildFolder, hold_folder, read_results, update_manifest
     from deploy.cli.bench_tables import print_benchmark
     from deploy.cli.output import print_json, result_console
     from deploy.cli.tables import print_results
-    from deploy.report.markdown import render_markdown
+    from deploy.report.writing import write_reports
 
     folder = BuildFolder(Path(out))
     results = read_results(folder)
-    write_text(folder.report, render_markdown(results))
+    with hold_folder(folder.path):
+        written = write_reports(folder, results)
+        if folder.manifest.is_file():
+            update_manifest(folder, written)
     if as_json:
         print_json(results)
         return
@@ -30,3 +36,4 @@ def command(
     for backend in dict.fromkeys(row["sweep"] for row in results["latency"]):
         console.print()
         print_benchmark(results, backend, console)
+    typer.echo(f"\nreport: {folder.report_html}")

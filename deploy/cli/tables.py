@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deploy.report.markdown import change, interval, megabytes, number, percent, summaries
+from deploy.report.numbers import change, interval, megabytes, number, percent
+from deploy.report.verdict import verdict
 
 
 def print_results(results: Mapping[str, Any], console: Console) -> None:
@@ -21,14 +22,15 @@ def print_results(results: Mapping[str, Any], console: Console) -> None:
 
 
 def _parts(results: Mapping[str, Any]) -> Iterator[str | Text | Table]:
-    said = summaries(results)
     yield f"{results['model']} on {results['task']}, {results['accuracy']['fp32']['n']} examples"
     yield ""
     yield _accuracy(results)
     if len(results["runs"]) > 1:
         yield "change against fp32, in points; changed: predictions that differ from fp32's"
-    if said["simulated"]:
-        arithmetic = ", ".join(dict.fromkeys(run["arithmetic"] for run in said["simulated"]))
+    arithmetic = ", ".join(
+        dict.fromkeys(run["arithmetic"] for run in results["runs"] if run["simulated"])
+    )
+    if arithmetic:
         yield f"* simulated: the engine's weights and codes, multiplied in {arithmetic}"
     yield ""
     yield _files(results)
@@ -40,6 +42,8 @@ def _parts(results: Mapping[str, Any]) -> Iterator[str | Text | Table]:
         yield ""
     for gate in results["gates"]:
         yield gate_line(gate)
+    yield ""
+    yield f"verdict: {verdict(results).headline}"
 
 
 def gate_line(gate: Mapping[str, Any]) -> Text:

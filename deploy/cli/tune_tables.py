@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.cli.tables import accuracy_table, gate_line
-from deploy.report.markdown import number, percent
+from deploy.report.numbers import number, percent
 
 # Heading and alignment; two lines each, so that eleven columns fit into 80.
 _UNIT_COLUMNS = (

@@ -152,8 +152,16 @@ def check_out(name: str, shape: Sequence[int], target: Sequence[int]) -> None:
         )
 
 
-def graph_sizes(profile: Profile) -> tuple[int, ...]:
-    """Batches that CUDA graphs are captured for: 1, 2, 4, … and the largest of a profile."""
+def graph_sizes(profile: Profile, batches: Sequence[int] = ()) -> tuple[int, ...]:
+    """Batches that CUDA graphs are captured for, ascending.
+
+    Args:
+        profile: Where.
+        batches: What is wanted; without any, 1, 2, 4, … and the largest of the profile.
+    """
+    if batches:
+        allowed = range(profile.min.batch, profile.max.batch + 1)
+        return tuple(sorted(set(batches) & set(allowed)))
     largest = profile.max.batch
     powers = (1 << exponent for exponent in range(largest.bit_length()))
     return tuple(sorted({max(size, profile.min.batch) for size in powers} | {largest}))

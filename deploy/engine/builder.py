@@ -19,7 +19,7 @@ from calib_data.progress import Progress, SilentProgress
 from deploy.engine.build_monitor import BuildProgress, make_monitor, run_cancellable
 from deploy.engine.profiles import Profile
 from deploy.engine.timing_cache import attach_timing_cache, keep_timing_cache, timing_cache_path
-from deploy.engine.trt_logger import last_error, make_logger
+from deploy.engine.trt_logger import make_logger
 from deploy.environment import gpu_names
 from deploy.errors import EngineError
 
@@ -141,7 +141,7 @@ def build_engine(spec: EngineSpec, progress: Progress | None = None) -> BuiltEng
         KeyboardInterrupt: Ctrl-C; the build has been told to stop.
     """
     trt = import_flavour(spec.flavour)
-    logger = make_logger(trt)
+    logger = make_logger(trt, keep_messages=True)
     started = time.monotonic()
     try:
         builder = trt.Builder(logger)
@@ -162,7 +162,7 @@ def build_engine(spec: EngineSpec, progress: Progress | None = None) -> BuiltEng
         plan = run_cancellable(lambda: builder.build_serialized_network(network, config), cancelled)
     if plan is None:
         raise EngineError(
-            f"{spec.flavour.value} cannot build '{spec.onnx}': {last_error(logger)}",
+            f"{spec.flavour.value} cannot build '{spec.onnx}': {logger.last_error}",
             "see the log (--log-level debug); a smaller --max-batch needs less memory",
         )
     if cache is not None:
@@ -209,6 +209,11 @@ def _configure(trt: Any, builder: Any, network: Any, spec: EngineSpec) -> Any:
         config.hardware_compatibility_level = _level(trt, options.hardware_compatibility)
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    # TensorRT for RTX: without it, the engine may allocate while it runs, which no CUDA graph can
+    # capture (its release notes, 1.2).
+    user_allocation = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if user_allocation is not None:
+        config.set_flag(user_allocation)
     if spec.target is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(_capability(trt, spec), 0)
@@ -235,7 +240,7 @@ def _parse(trt: Any, network: Any, logger: Any, onnx: Path) -> None:
         f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}" for error in errors
     )
     raise EngineError(
-        f"TensorRT's parser refuses '{onnx}': {detail or last_error(logger)}",
+        f"TensorRT's parser refuses '{onnx}': {detail or logger.last_error}",
         "export the model again with `deploy build`; if that repeats, report the node named above",
     )
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from deploy.artifacts import BuildFolder
+from deploy.engine.builder import Flavour, installed_flavours
+from deploy.engine.cuda import CudaRuntime
 from deploy.engine.ort import OrtSession
+from deploy.engine.plan import load_plan
 from deploy.engine.profiles import Profile
 from deploy.engine.session import Backend, Precision, Session
+from deploy.engine.torch_session import TorchSession
+from deploy.engine.trt_engine import TrtEngine
+from deploy.engine.trt_session import TrtSession
+from deploy.environment import find_gpus
 from deploy.errors import BackendError
 
 
 def open_session(
-    folder: BuildFolder, precision: Precision, backend: Backend, profiles: tuple[Profile, ...]
+    folder: BuildFolder,
+    precision: Precision,
+    backend: Backend,
+    profiles: tuple[Profile, ...],
+    pad_token_id: int = 0,
 ) -> Session:
     """Open a model of a build.
 
@@ -18,20 +31,50 @@ def open_session(
         folder: The build.
         precision: One that it has.
         backend: What is to execute it.
-        profiles: Shapes that the build was made for.
+        profiles: Shapes that the build was made for; an engine has its own.
+        pad_token_id: What `input_ids` are padded with; an engine has its own.
 
     Raises:
         BackendError: The backend is not available here, or refuses the model.
+        PlanError: The engine is damaged, or of another machine.
     """
     if backend is Backend.ONNXRUNTIME:
-        return OrtSession(folder.onnx(precision.value), precision, profiles)
-    # TensorRT goes here: TrtSession(TrtEngine(*load_plan(folder, precision, target), …)).
-    raise BackendError(
-        f"--backend {backend.value}: engines cannot be run yet", "use --backend onnxruntime"
-    )
+        return OrtSession(folder.onnx(precision.value), precision, profiles, pad_token_id)
+    if backend is Backend.TORCH:
+        return TorchSession(folder.onnx(precision.value), precision, profiles, pad_token_id)
+    target = _target()
+    if target is None:
+        raise BackendError(
+            f"--backend {backend.value} needs an NVIDIA GPU, and none is visible",
+            "use --backend onnxruntime here",
+        )
+    info, plan = load_plan(folder, precision, target)
+    if info.flavour is not Flavour(backend.value):
+        raise BackendError(
+            f"the {precision.value} engine of '{folder.path}' is {info.flavour.value}'s",
+            f"use --backend {info.flavour.value}, or build with --engine {backend.value}",
+        )
+    return TrtSession(TrtEngine(plan, info, CudaRuntime()))
 
 
-def best_backend(folder: BuildFolder, precisions: tuple[Precision, ...]) -> Backend:
-    """The backend that executes all of these models for real, or onnxruntime."""
-    # TensorRT goes here: a flavour that is installed, and a plan of each precision for this GPU.
-    return Backend.ONNXRUNTIME
+def best_backend(folder: BuildFolder, precisions: Iterable[Precision]) -> Backend:
+    """What executes all of these models for real, TensorRT before torch, or else onnxruntime."""
+    target = _target()
+    if target is None:
+        return Backend.ONNXRUNTIME
+    plans = (folder.plan(precision.value, target) for precision in precisions)
+    # TensorRT for RTX refuses to run on a datacenter GPU, though it may be installed beside one.
+    if Flavour.TENSORRT in installed_flavours() and all(plan.is_file() for plan in plans):
+        return Backend.TENSORRT
+    return Backend.TORCH if _torch_has_cuda() else Backend.ONNXRUNTIME
+
+
+def _target() -> str | None:
+    gpus = find_gpus()
+    return gpus[0].target if gpus else None
+
+
+def _torch_has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

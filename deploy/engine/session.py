@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -113,10 +113,12 @@ class DeviceSession(Session, Protocol):
     def close(self) -> None:
         """Free what the session holds on the GPU; it cannot run any more."""
 
-    def warmup(self) -> None:
-        """Capture a CUDA graph for every batch size 1, 2, 4, … of every profile.
+    def warmup(self, batches: Sequence[int] = ()) -> None:
+        """Capture CUDA graphs in every profile. Nothing is ever captured inside `run`.
 
-        Nothing is ever captured inside `run`.
+        Args:
+            batches: The batch sizes to capture for, as far as a profile has them; without any,
+                1, 2, 4, … and the largest.
         """
 
     def run_device(

@@ -10,15 +10,18 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
 
 from deploy.engine import torch_kernels, torch_ops
 from deploy.engine.torch_patterns import (
     Attention,
     Linear,
     LinearGroup,
+    QuantizedAttention,
     find_attentions,
+    find_epilogue,
     find_linears,
+    find_quantized_attentions,
 )
 from deploy.errors import BackendError
 
@@ -47,19 +50,25 @@ class Lowering:
         eight_bit_linears: Linears of 8-bit operands become 8-bit GEMMs. FP8 needs compute
             capability 8.9.
         merged_linears: Linears of one input become one GEMM.
+        fused_quantization: Kernels of 8-bit operands hand on codes where codes are read next:
+            query, key and value to attention, attention to the projection after it, and the first
+            feed-forward linear, through GELU, to the second.
         fused_attention: Attention becomes one kernel, which keeps its softmax output to itself,
             unquantized.
     """
 
     eight_bit_linears: bool = False
     merged_linears: bool = False
+    fused_quantization: bool = False
     fused_attention: bool = False
 
 
 AS_WRITTEN = Lowering()
 """Node by node: every Q/DQ is computed, every product in the graph's floating-point type."""
 
-FOR_GPU = Lowering(eight_bit_linears=True, merged_linears=True, fused_attention=True)
+FOR_GPU = Lowering(
+    eight_bit_linears=True, merged_linears=True, fused_quantization=True, fused_attention=True
+)
 """Everything that has an operation of its own."""
 
 
@@ -69,8 +78,9 @@ class TorchGraph:
 
     Attributes:
         module: Takes the inputs in order, and returns the outputs in order.
-        unmasked: The same, on the same weights, for batches without padding: fused attention takes
-            no mask there, which is faster. `module` itself where attention is not fused.
+        unmasked: The same, on the same weights, for batches without padding: without a mask
+            `scaled_dot_product_attention` has faster kernels. `module` itself where that is not
+            what computes attention.
         input_names: Token inputs, int64 [batch, sequence].
         output_names: FP32 outputs.
         simulated: What is quantized in the graph, and computed otherwise here.
@@ -97,6 +107,9 @@ def convert(model: ir.Model, lowering: Lowering = AS_WRITTEN, device: str = "cpu
     return _Converter(model, lowering, device).convert()
 
 
+_Replacement = Union[LinearGroup, Attention, QuantizedAttention]  # noqa: UP007
+
+
 class _Converter:
     def __init__(self, model: ir.Model, lowering: Lowering, device: str) -> None:
         from torch import fx
@@ -110,27 +123,21 @@ class _Converter:
         self._constants: dict[Any, fx.Node] = {}
         self._contents: dict[str, Tensor] = {}
         self._simulated: dict[str, None] = {}
+        self._done: set[ir.Node] = set()  # nodes that a kernel before them has computed
+        self._triton = device != "cpu"
 
     def convert(self) -> TorchGraph:
         import torch
         from torch import fx
 
-        groups = self._linears()
-        attentions = find_attentions(self._model) if self._lowering.fused_attention else ()
-        starts: dict[ir.Node, LinearGroup | Attention] = {
-            group.nodes[0]: group for group in groups
-        } | {attention.nodes[-1]: attention for attention in attentions}
+        starts = self._replacements()
         replaced = {node for each in starts.values() for node in each.nodes}
         for value in self._model.graph.inputs:
             self._known[value] = self._graph.placeholder(_identifier(value))
         for node in self._model.graph:
             if node in starts:
-                group = starts[node]
-                if isinstance(group, LinearGroup):
-                    self._emit_linears(group)
-                else:
-                    self._emit_attention(group)
-            elif node not in replaced:
+                self._emit(starts[node])
+            elif node not in replaced and node not in self._done:
                 self._emit_node(node)
         self._graph.output(tuple(self._known[value] for value in self._model.graph.outputs))
         # Weights that a group has taken over are dequantized for nobody.
@@ -141,61 +148,144 @@ class _Converter:
         module = fx.GraphModule(root, self._graph).eval()
         return TorchGraph(
             module=module,
-            unmasked=fx.GraphModule(root, _without_mask(self._graph)).eval()
-            if attentions
+            unmasked=fx.GraphModule(root, self._without_mask()).eval()
+            if self._graph.find_nodes(op="call_function", target=torch_kernels.attention)
             else module,
             input_names=tuple(_identifier(value) for value in self._model.graph.inputs),
             output_names=tuple(_identifier(value) for value in self._model.graph.outputs),
             simulated=tuple(self._simulated),
         )
 
-    def _linears(self) -> tuple[LinearGroup, ...]:
-        found = []
-        for group in find_linears(self._model):
-            if group.input_scale is not None and not self._lowering.eight_bit_linears:
-                continue
-            if self._lowering.merged_linears:
-                found.append(group)
-            else:
-                found += [
-                    LinearGroup((linear,), group.input, group.input_scale)
-                    for linear in group.linears
-                ]
-        return tuple(found)
+    def _replacements(self) -> dict[ir.Node, _Replacement]:
+        """What is emitted in place of which node; everything it reads is known by then."""
+        lowering = self._lowering
+        groups = [
+            group
+            for group in find_linears(self._model)
+            if group.input_scale is None or lowering.eight_bit_linears
+        ]
+        attentions = find_attentions(self._model) if lowering.fused_attention else ()
+        whole = find_quantized_attentions(groups, attentions) if lowering.fused_quantization else ()
+        starts: dict[ir.Node, _Replacement] = {each.attention.nodes[-1]: each for each in whole}
+        taken = {node for each in whole for node in each.nodes}
+        for group in groups:
+            parts = [group] if lowering.merged_linears else _single(group)
+            starts |= {part.nodes[0]: part for part in parts if part.nodes[0] not in taken}
+        for attention in attentions:
+            starts.setdefault(attention.nodes[-1], attention)
+        return starts
+
+    def _emit(self, replacement: _Replacement) -> None:
+        if isinstance(replacement, LinearGroup):
+            self._emit_linears(replacement)
+        elif isinstance(replacement, Attention):
+            self._emit_attention(replacement)
+        else:
+            self._emit_quantized_attention(replacement)
 
     def _emit_linears(self, group: LinearGroup) -> None:
         import torch
 
         x = self._tensor(group.input)
-        bias = torch.cat([_to_torch(linear.bias) for linear in group.linears])
-        weights = [_to_torch(linear.weight) for linear in group.linears]
         name = group.linears[0].matmul.name or "linear"
+        weight = torch.cat([_to_torch(linear.weight).t() for linear in group.linears]).contiguous()
+        bias = self._constant(
+            (name, "bias"), torch.cat([_to_torch(linear.bias) for linear in group.linears])
+        )
         if group.input_scale is None:
-            weight = torch.cat([each.t() for each in weights])
-            operands = [self._constant((name, "weight"), weight.contiguous())]
-            function: Callable[..., Tensor] = torch_kernels.linear
+            result = self.call(
+                torch_kernels.linear, x, self._constant((name, "weight"), weight), bias
+            )
         else:
-            scales = [_channel_scales(linear) for linear in group.linears]
-            scale = torch.cat(scales)
-            largest = scale.max()
-            # Column-major, the layout that 8-bit tensor cores read.
-            codes = torch.cat([each.t() for each in weights]).contiguous().t()
-            operands = [
-                self._constant((name, "weight"), codes),
-                self._constant((name, "scale"), _to_torch(group.input_scale).float() * largest),
-                self._constant((name, "channel"), scale / largest),
-            ]
-            function = torch_kernels.fp8_linear
-            if codes.dtype is torch.int8:
-                function = torch_kernels.int8_linear
-        result = self.call(function, x, *operands, self._constant((name, "bias"), bias))
+            result = self._emit_quantized(group, name, x, weight, bias)
         start = 0
-        for linear, each in zip(group.linears, weights, strict=True):
-            if len(group.linears) == 1:
-                self._known[linear.output] = result
-                return
-            self._known[linear.output] = self.call(torch.narrow, result, -1, start, each.shape[1])
-            start += each.shape[1]
+        for linear in group.linears:
+            channels = _to_torch(linear.bias).numel()
+            part = result
+            if len(group.linears) > 1:
+                part = self.call(torch.narrow, result, -1, start, channels)
+            self._known[linear.output] = part
+            start += channels
+
+    def _emit_quantized(
+        self, group: LinearGroup, name: str, x: Any, weight: Tensor, bias: fx.Node
+    ) -> fx.Node:
+        """A linear of 8-bit operands; `weight` are codes, [N, K]."""
+        import torch
+
+        epilogue = None
+        if self._lowering.fused_quantization and len(group.linears) == 1:
+            epilogue = find_epilogue(group.linears[0])
+        if epilogue is None and weight.dtype is torch.float8_e4m3fn:
+            one = self._constant("one", torch.ones(()))
+            codes, scale, channel = self._quantized_weight(group, name, weight)
+            return self.call(torch_kernels.fp8_linear, x, codes, scale, one, channel, bias)
+        if epilogue is None:
+            return self._quantized_linear(group, name, x, weight, bias, False, None)
+        step = 1.0 / _to_torch(_scale(epilogue.quantize)).float()
+        steps = step.expand(len(weight)).contiguous()
+        result = self._quantized_linear(group, name, x, weight, bias, True, steps)
+        self._known[epilogue.quantize.outputs[0]] = result
+        self._done |= {epilogue.gelu, epilogue.quantize}
+        return result
+
+    def _quantized_linear(
+        self,
+        group: LinearGroup,
+        name: str,
+        x: Any,
+        weight: Tensor,
+        bias: fx.Node,
+        gelu: bool,
+        steps: Tensor | None,
+    ) -> fx.Node:
+        function = torch_kernels.quantized_linear
+        if self._triton:
+            from deploy.engine.triton_linear import quantized_linear as function
+        out = None if steps is None else self._constant((name, "steps"), steps)
+        weights = self._quantized_weight(group, name, weight)
+        return self.call(function, x, *weights, bias, gelu, out)
+
+    def _quantized_weight(
+        self, group: LinearGroup, name: str, weight: Tensor
+    ) -> tuple[fx.Node, fx.Node, fx.Node]:
+        """Codes, scale and the channels' shares of it, as `torch_kernels` wants them."""
+        import torch
+
+        assert group.input_scale is not None
+        scales = torch.cat([_channel_scales(linear) for linear in group.linears])
+        largest = scales.max()
+        return (
+            # Column-major, the layout that 8-bit tensor cores read.
+            self._constant((name, "weight"), weight.t()),
+            self._constant((name, "scale"), _to_torch(group.input_scale).float() * largest),
+            self._constant((name, "channel"), scales / largest),
+        )
+
+    def _emit_quantized_attention(self, whole: QuantizedAttention) -> None:
+        import torch
+
+        linears = whole.group.linears
+        name = linears[0].matmul.name or "attention"
+        weight = torch.cat([_to_torch(linear.weight).t() for linear in linears]).contiguous()
+        bias = torch.cat([_to_torch(linear.bias) for linear in linears])
+        q, k, p, v, result = (_to_torch(scale).float().reshape(()) for scale in whole.scales)
+        steps = torch.cat([(1.0 / s).expand(len(weight) // 3) for s in (q, k, v)])
+        qkv = self._quantized_linear(
+            whole.group,
+            name,
+            self._tensor(whole.group.input),
+            weight,
+            self._constant((name, "bias"), bias),
+            False,
+            steps,
+        )
+        function = torch_kernels.quantized_attention
+        if self._triton:
+            from deploy.engine.triton_attention import quantized_attention as function
+        scales = self._constant((name, "scales"), torch.stack([q * k, p, v, result]))
+        mask = self._tensor(whole.attention.mask)
+        self._known[whole.codes] = self.call(function, qkv, scales, whole.heads, mask)
 
     def _emit_attention(self, attention: Attention) -> None:
         self._known[attention.nodes[-1].outputs[0]] = self.call(
@@ -220,6 +310,16 @@ class _Converter:
         outputs = results if isinstance(results, tuple) else (results,)
         for value, result in zip(node.outputs, outputs, strict=True):
             self._known[value] = result
+
+    def _without_mask(self) -> fx.Graph:
+        from torch import fx
+
+        copy = fx.Graph()
+        copy.output(copy.graph_copy(self._graph, {}))
+        for node in copy.find_nodes(op="call_function", target=torch_kernels.attention):
+            node.args = (*node.args[:-1], None)
+        copy.eliminate_dead_code()
+        return copy
 
     def tensor(self, node: ir.Node, index: int) -> Any:
         """An input as a tensor."""
@@ -251,15 +351,13 @@ class _Converter:
         return self._graph.call_function(function, arguments)
 
 
-def _without_mask(graph: fx.Graph) -> fx.Graph:
-    from torch import fx
+def _single(group: LinearGroup) -> list[LinearGroup]:
+    return [LinearGroup((linear,), group.input, group.input_scale) for linear in group.linears]
 
-    copy = fx.Graph()
-    copy.output(copy.graph_copy(graph, {}))
-    for node in copy.find_nodes(op="call_function", target=torch_kernels.attention):
-        node.args = (*node.args[:3], None)
-    copy.eliminate_dead_code()
-    return copy
+
+def _scale(quantize: ir.Node) -> ir.Value:
+    assert quantize.inputs[1] is not None
+    return quantize.inputs[1]
 
 
 _Handler = Callable[[_Converter, "ir.Node"], Any]

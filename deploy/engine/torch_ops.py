@@ -23,16 +23,20 @@ def quantize(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
     Args:
         x: Floating point, any shape.
-        scale: [] of x's type.
+        scale: [].
         dtype: float8_e4m3fn or int8.
 
     Returns:
         Codes of `dtype`, in x's shape.
     """
+    # In FP32 whatever x is: FP16 would round x / scale before it is rounded to a code.
+    return round_to_codes(x.float() / scale.float(), dtype)
+
+
+def round_to_codes(scaled: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round float32 values, divided by their scale already, to float8_e4m3fn or int8."""
     import torch
 
-    # In FP32 whatever x is: FP16 would round x / scale before it is rounded to a code.
-    scaled = x.float() / scale.float()
     if dtype is torch.float8_e4m3fn:
         return scaled.clamp(-_E4M3_MAX, _E4M3_MAX).to(dtype)
     return scaled.round().clamp(*_INT8_RANGE).to(dtype)

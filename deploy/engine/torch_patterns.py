@@ -6,11 +6,18 @@ match stays node by node.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+
+_RESHAPING = frozenset({"Reshape", "Transpose"})
+
+# Tensor cores take tiles of these widths.
+_HEAD_DIMS = frozenset({16, 32, 64, 128})
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,19 @@ class LinearGroup:
 
 
 @dataclass(frozen=True)
+class Epilogue:
+    """GELU and the quantization after it, which a linear's kernel can do on its result.
+
+    Attributes:
+        gelu: The GELU.
+        quantize: The QuantizeLinear.
+    """
+
+    gelu: ir.Node
+    quantize: ir.Node
+
+
+@dataclass(frozen=True)
 class Attention:
     """QK^T, mask, softmax and PV.
 
@@ -73,6 +93,27 @@ class Attention:
     mask: ir.Value
     nodes: tuple[ir.Node, ...]
     drops: str | None
+
+
+@dataclass(frozen=True)
+class QuantizedAttention:
+    """Query, key and value projections and their attention, in 8 bits from end to end.
+
+    Attributes:
+        group: The projections, in this order.
+        attention: The attention.
+        scales: Of q, k, the softmax output, v, and the result, each [].
+        heads: Number of heads.
+        nodes: All nodes that it stands for; PV is `attention.nodes[-1]`.
+        codes: The result's codes, [batch, sequence, hidden].
+    """
+
+    group: LinearGroup
+    attention: Attention
+    scales: tuple[ir.Value, ir.Value, ir.Value, ir.Value, ir.Value]
+    heads: int
+    nodes: tuple[ir.Node, ...]
+    codes: ir.Value
 
 
 def find_linears(model: ir.Model) -> tuple[LinearGroup, ...]:
@@ -96,10 +137,103 @@ def find_linears(model: ir.Model) -> tuple[LinearGroup, ...]:
     return tuple(LinearGroup(tuple(found), *inputs[key]) for key, found in groups.items())
 
 
+def find_epilogue(linear: Linear) -> Epilogue | None:
+    """GELU and quantization behind a linear, if that is what its result is for."""
+    gelu = _only_consumer(linear.output)
+    if gelu is None or gelu.op_type != "Gelu":
+        return None
+    quantize = _only_consumer(gelu.outputs[0])
+    if quantize is None or quantize.op_type != "QuantizeLinear":
+        return None
+    return Epilogue(gelu, quantize)
+
+
 def find_attentions(model: ir.Model) -> tuple[Attention, ...]:
     """Every attention whose scores are masked by an Add ahead of the softmax."""
     found = (_attention(node) for node in model.graph if node.op_type == "Softmax")
     return tuple(attention for attention in found if attention is not None)
+
+
+def find_quantized_attentions(
+    groups: Sequence[LinearGroup], attentions: Sequence[Attention]
+) -> tuple[QuantizedAttention, ...]:
+    """The attentions whose every operand, and whose result, is quantized."""
+    by_output = {linear.output: group for group in groups for linear in group.linears}
+    found = (_quantized_attention(attention, by_output) for attention in attentions)
+    return tuple(each for each in found if each is not None)
+
+
+def _quantized_attention(
+    attention: Attention, by_output: Mapping[ir.Value, LinearGroup]
+) -> QuantizedAttention | None:
+    operands = [
+        _operand(value, by_output) for value in (attention.q, attention.k_transposed, attention.v)
+    ]
+    p = next((node for node in attention.nodes if node.op_type == "QuantizeLinear"), None)
+    after = _reshaping(attention.nodes[-1].outputs[0])
+    if None in operands or p is None or after is None or after[-1].op_type != "QuantizeLinear":
+        return None
+    q, k, v = (operand for operand in operands if operand is not None)
+    group = by_output[q.output]
+    mask, shape = attention.mask.shape, attention.q.shape
+    if any(by_output[each.output] is not group for each in (k, v)) or len(group.linears) != 3:
+        return None
+    if mask is None or list(mask)[1:3] != [1, 1] or shape is None:
+        return None
+    heads, head_dim = shape[1], shape[3]
+    if not isinstance(heads, int) or head_dim not in _HEAD_DIMS:
+        return None
+    ordered = sorted(
+        group.linears,
+        key=lambda linear: [q.output, k.output, v.output].index(linear.output),
+    )
+    return QuantizedAttention(
+        group=LinearGroup(tuple(ordered), group.input, group.input_scale),
+        attention=attention,
+        scales=(q.scale, k.scale, _defined(p.inputs[1]), v.scale, _defined(after[-1].inputs[1])),
+        heads=heads,
+        nodes=(*group.nodes, *q.nodes, *k.nodes, *v.nodes, *attention.nodes, *after),
+        codes=after[-1].outputs[0],
+    )
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """An operand of attention: the linear's output it comes from, its scale, the nodes between."""
+
+    output: ir.Value
+    scale: ir.Value
+    nodes: tuple[ir.Node, ...]
+
+
+def _operand(value: ir.Value, by_output: Mapping[ir.Value, LinearGroup]) -> _Operand | None:
+    nodes = []
+    for expected in ("DequantizeLinear", "QuantizeLinear"):
+        node = value.producer()
+        if node is None or node.op_type != expected or _only_consumer(node.outputs[0]) is None:
+            return None
+        nodes.append(node)
+        value = _defined(node.inputs[0])
+    scale = _defined(nodes[-1].inputs[1])
+    while value not in by_output:
+        node = value.producer()
+        if node is None or node.op_type not in _RESHAPING or _only_consumer(value) is None:
+            return None
+        nodes.append(node)
+        value = _defined(node.inputs[0])
+    return _Operand(value, scale, tuple(nodes)) if _only_consumer(value) is not None else None
+
+
+def _reshaping(value: ir.Value) -> list[ir.Node] | None:
+    """The nodes that only reshape a value, and the one that reads it then."""
+    nodes: list[ir.Node] = []
+    node = _only_consumer(value)
+    while node is not None:
+        nodes.append(node)
+        if node.op_type not in _RESHAPING:
+            return nodes
+        node = _only_consumer(node.outputs[0])
+    return None
 
 
 def _linear(matmul: ir.Node) -> Linear | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ from export.precision import FloatType, cast_floats
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, fx
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,6 +49,11 @@ _FP8_CAPABILITY = (8, 9)
 
 # Where torch._int_mm begins (cuBLASLt's INT8 GEMMs).
 _INT8_CAPABILITY = (8, 0)
+
+# Where the copy engine (TMA) begins that feeds our Triton kernels.
+_TRITON_CAPABILITY = (9, 0)
+
+_KERNEL_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
 
 @dataclass
@@ -126,35 +132,54 @@ class TorchSession:
         )
         self._pads = dict.fromkeys(self.input_names, 0) | {"input_ids": pad_token_id}
         self.info = _describe(precision, lowering, self._device, graph.simulated)
-        self._modules: dict[bool, Callable[..., tuple[Tensor, ...]]] = {
-            True: graph.module,
-            False: graph.unmasked,
-        }
+        self._graph = graph
+        self._variants = (True,) if graph.unmasked is graph.module else (True, False)
+        self._calls: dict[tuple[int, bool], Callable[..., tuple[Tensor, ...]]] = {}
         self.stream, self.graphs_bytes = 0, 0
         self._lanes: dict[Shape, _Lane] = {}
-        self._sizes: dict[int, tuple[int, ...]] = {}
         self._lock = threading.Lock()
+        self._closed = False
         if self._gpu:
-            self._modules = {key: _compiled(each) for key, each in self._modules.items()}
             self._stream: torch.cuda.Stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             self.stream = self._stream.cuda_stream
             self._pool = torch.cuda.graph_pool_handle()
 
-    def warmup(self) -> None:
-        """Compile, and capture CUDA graphs for 1, 2, 4, … rows; see `DeviceSession.warmup`."""
+    def __enter__(self) -> TorchSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free graphs, buffers and weights. Closing again does nothing."""
+        import torch
+
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._lanes.clear()
+            self._calls.clear()
+            del self._graph
+            if self._gpu:
+                torch.cuda.synchronize(self._device)
+                torch.cuda.empty_cache()
+
+    def warmup(self, batches: Sequence[int] = ()) -> None:
+        """Compile, and capture CUDA graphs in every profile; see `DeviceSession.warmup`."""
         import torch
 
         if not self._gpu:
             return
         with self._lock, _memory_explained():
-            free = torch.cuda.mem_get_info(self._device)[0]
+            self._check_open()
+            held = torch.cuda.memory_reserved(self._device)
             for profile in reversed(self.profiles):
-                sizes = tuple(graph_sizes(profile))
-                for size in reversed(sizes):
+                for size in reversed(graph_sizes(profile, batches)):
                     self._capture(self._lane(Shape(size, profile.max.sequence)))
-                self._sizes[profile.max.sequence] = sizes
             torch.cuda.synchronize(self._device)
-            self.graphs_bytes = max(free - torch.cuda.mem_get_info(self._device)[0], 0)
+            # What graphs use comes from a pool of their own, which torch reserves for them.
+            self.graphs_bytes += torch.cuda.memory_reserved(self._device) - held
 
     def run(
         self, inputs: Arrays, out: Mapping[str, NDArray[Any]] | None = None
@@ -164,12 +189,13 @@ class TorchSession:
 
         shape = input_shape(inputs, self.input_names)
         padded = self._padded(shape)
-        masked = shape.sequence != padded.sequence or not bool(inputs["attention_mask"].all())
+        masked = self._masks(shape, padded, inputs["attention_mask"])
         with self._lock, torch.inference_mode(), _memory_explained():
+            self._check_open()
             lane = self._lane(padded)
             for target, name in zip(lane.host.numpy(), self.input_names, strict=True):
                 pad_into(target, inputs[name], self._pads[name])
-            values = self._to_host(lane, masked) if self._gpu else self._modules[masked](*lane.host)
+            values = self._to_host(lane, masked) if self._gpu else self._graph.module(*lane.host)
             found = {}
             for name, value, by_token in zip(
                 self._output_names, values, self._per_token, strict=True
@@ -195,6 +221,7 @@ class TorchSession:
         padded = self._padded(shape)
         current = torch.cuda.current_stream(self._device)
         with self._lock, torch.inference_mode(), _memory_explained():
+            self._check_open()
             lane = self._lane(padded)
             self._stream.wait_stream(current)
             with torch.cuda.stream(self._stream):
@@ -216,17 +243,22 @@ class TorchSession:
                 value.record_stream(current)
         return deliver(results, out or {})
 
-    def close(self) -> None:
-        """Free graphs and buffers."""
-        with self._lock:
-            self._lanes.clear()
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("the session is closed", "open another one")
+
+    def _masks(self, shape: Shape, padded: Shape, mask: NDArray[Any]) -> bool:
+        """Whether attention must take the mask, or has no kernel that is faster without."""
+        if False not in self._variants:
+            return True
+        return shape.sequence != padded.sequence or not bool(mask.all())
 
     def _padded(self, shape: Shape) -> Shape:
         profile = self.profiles[pick_profile(self.profiles, shape)]
-        sequence = profile.max.sequence if self._gpu else shape.sequence
-        sizes = self._sizes.get(sequence, ())
-        rows = next((size for size in sizes if size >= shape.batch), shape.batch)
-        return Shape(rows, sequence)
+        if not self._gpu:
+            return shape
+        rows = next(size for size in graph_sizes(profile) if size >= shape.batch)
+        return Shape(rows, profile.max.sequence)
 
     def _lane(self, shape: Shape) -> _Lane:
         import torch
@@ -243,10 +275,29 @@ class TorchSession:
     def _launch(self, lane: _Lane, masked: bool) -> tuple[Tensor, ...]:
         captured = lane.graphs.get(masked)
         if captured is None:
-            return self._modules[masked](*lane.device)
+            return self._call(lane, masked)
         graph, outputs = captured
         graph.replay()
         return outputs
+
+    def _call(self, lane: _Lane, masked: bool) -> tuple[Tensor, ...]:
+        """Run the compiled module of a bucket; it compiles when first called."""
+        import torch
+
+        key = (lane.shape.sequence, masked)
+        if key not in self._calls:
+            self._calls[key] = _compiled(self._graph.module if masked else self._graph.unmasked)
+        inputs = lane.device.unbind()
+        if lane.shape.batch > 1:  # a batch of 1 is compiled for itself
+            for each in inputs:
+                torch._dynamo.mark_dynamic(each, 0)
+        try:
+            return self._calls[key](*inputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise BackendError(
+                f"torch cannot compile the graph: {str(error).strip().splitlines()[0]}",
+                "it needs a C compiler and triton; without them use --backend onnxruntime",
+            ) from error
 
     def _to_host(self, lane: _Lane, masked: bool) -> tuple[Tensor, ...]:
         import torch
@@ -267,13 +318,13 @@ class TorchSession:
         import torch
 
         with torch.inference_mode(), torch.cuda.stream(self._stream):
-            lane.device.fill_(1)  # tokens, all real
-            for masked, module in self._modules.items():
-                module(*lane.device)  # compiles, and lets libraries allocate what they keep
+            lane.device.zero_()  # there is a token 0 in every vocabulary
+            for masked in self._variants:
+                self._call(lane, masked)  # compiles, and lets libraries allocate what they keep
                 self._stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                    outputs = module(*lane.device)
+                    outputs = self._call(lane, masked)
                 lane.graphs[masked] = (graph, outputs)
 
 
@@ -305,15 +356,20 @@ def _lowering(precision: Precision, device: str) -> Lowering:
 
     capability = torch.cuda.get_device_capability(device)
     needed = _FP8_CAPABILITY if precision is Precision.FP8 else _INT8_CAPABILITY
-    return replace(FOR_GPU, eight_bit_linears=capability >= needed)
+    executes = capability >= needed
+    fuses = capability >= _TRITON_CAPABILITY and find_spec("triton") is not None
+    return replace(FOR_GPU, eight_bit_linears=executes, fused_quantization=executes and fuses)
 
 
-def _compiled(module: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+def _compiled(module: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
     """Let torch fuse what lies between the GEMMs; kernels are kept in the user's cache folder."""
     import torch
+    from torch import fx
 
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
-    return torch.compile(module, dynamic=False)
+    for variable, name in _KERNEL_CACHES.items():
+        os.environ.setdefault(variable, str(cache_folder() / name))
+    # A copy, on the same weights: torch keeps what it compiles by code, and limits how much.
+    return torch.compile(fx.GraphModule(module, module.graph))
 
 
 @contextmanager

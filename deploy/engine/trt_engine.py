@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from deploy.engine.buckets import per_token
-from deploy.engine.builder import Flavour
+from deploy.engine.builder import Flavour, import_flavour
 from deploy.engine.cuda import Cuda
 from deploy.engine.plan import PlanInfo
 from deploy.engine.profiles import Profile, Shape
+from deploy.engine.trt_logger import make_logger
 from deploy.errors import EngineError
-
-_LOG = logging.getLogger(__name__)
 
 # TensorRT's types of inputs and outputs, by name; the quantized ones stay inside an engine.
 _NUMPY_TYPES = {
@@ -71,8 +68,8 @@ class TrtEngine:
         """
         self.info = info
         self.cuda = cuda
-        self._trt = _import(info.flavour)
-        self._logger = _error_logger(self._trt)
+        self._trt = import_flavour(info.flavour)
+        self._logger = make_logger(self._trt, keep_messages=False)
         self._runtime = self._trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -211,39 +208,6 @@ class TrtEngine:
             Profile(*(Shape(*dims) for dims in self._engine.get_tensor_profile_shape(name, index)))
             for index in range(self._engine.num_optimization_profiles)
         )
-
-
-def _import(flavour: Flavour) -> Any:
-    try:
-        return importlib.import_module(flavour.module)
-    except ImportError as error:
-        raise EngineError(
-            f"{flavour.value} is not installed: {error}",
-            f"pip install {flavour.package}, or use --backend onnxruntime",
-        ) from error
-
-
-def _error_logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps the last error only: it lives as long as a server."""
-    levels = {
-        trt.ILogger.INTERNAL_ERROR: logging.ERROR,
-        trt.ILogger.ERROR: logging.ERROR,
-        trt.ILogger.WARNING: logging.WARNING,
-    }
-
-    class ErrorLogger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.last_error = "no reason given"
-
-        def log(self, severity: Any, message: str) -> None:
-            level = levels.get(severity, logging.DEBUG)
-            if level == logging.ERROR:
-                self.last_error = message
-            # An error is raised where it matters, with this message in it.
-            _LOG.log(min(level, logging.WARNING), "%s", message)
-
-    return ErrorLogger()
 
 
 def _shares_profiles(flavour: Flavour, version: str) -> bool:

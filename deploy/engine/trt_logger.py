@@ -11,14 +11,16 @@ _LOG = logging.getLogger(__name__)
 _INT64_REMINDER = "has Int64 binding"
 
 
-def make_logger(trt: Any) -> Any:
-    """A `trt.ILogger` that keeps every message and passes warnings on to `logging`.
+def make_logger(trt: Any, *, keep_messages: bool) -> Any:
+    """A `trt.ILogger` that passes warnings and errors on to `logging`.
 
     Args:
         trt: The module of a flavour.
+        keep_messages: Whether `messages` keeps all there are, in order. A builder's holds the layer
+            listing; a runtime lives as long as a server, and keeps its last error only.
 
     Returns:
-        The logger; `messages` and `errors` are lists of text, in order.
+        The logger, with `messages` and `last_error`.
     """
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
@@ -30,20 +32,17 @@ def make_logger(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.messages: list[str] = []
-            self.errors: list[str] = []
+            self.last_error = "no reason given"
 
         def log(self, severity: Any, message: str) -> None:
-            self.messages.append(message)
+            if keep_messages:
+                self.messages.append(message)
             level = levels.get(severity, logging.DEBUG)
             if _INT64_REMINDER in message:
                 level = logging.DEBUG
             if level == logging.ERROR:
-                self.errors.append(message)
-            _LOG.log(level, "%s", message)
+                self.last_error = message
+            # What fails is raised where it matters, with this message in it.
+            _LOG.log(min(level, logging.WARNING), "%s", message)
 
     return MessageLogger()
-
-
-def last_error(logger: Any) -> str:
-    """The last error that TensorRT told the logger."""
-    return logger.errors[-1] if logger.errors else "no reason given"

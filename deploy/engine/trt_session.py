@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -131,8 +131,8 @@ class TrtSession:
             with self._resources:
                 self._cuda.synchronize(self.stream)
 
-    def warmup(self) -> None:
-        """Capture CUDA graphs for batches of 1, 2, 4, … rows in every profile; see `DeviceSession`.
+    def warmup(self, batches: Sequence[int] = ()) -> None:
+        """Capture CUDA graphs in every profile; see `DeviceSession.warmup`.
 
         From then on a batch is padded to the next of these sizes. Doing it again does nothing.
 
@@ -149,7 +149,7 @@ class TrtSession:
             with ExitStack() as stack:
                 for number, profile in enumerate(self.profiles):
                     rows = 1
-                    for size in graph_sizes(profile):
+                    for size in graph_sizes(profile, batches):
                         lane = self._capture(stack, number, Shape(size, profile.max.sequence))
                         if lane.graphs is not None:
                             lanes |= {(number, batch): lane for batch in range(rows, size + 1)}

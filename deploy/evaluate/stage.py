@@ -147,7 +147,7 @@ def _run(
     if backend is Backend.ONNXRUNTIME:
         profiles = any_length(profiles)
     with progress.status(f"Opening {precision.value} on {backend.value}"):
-        session = open_session(folder, precision, backend, profiles)
+        session = open_session(folder, precision, backend, profiles, data.pad_token_id)
     identity = _identity(model, session.info, session.profiles)
     path = _journal(folder, precision, session.info.backend)
     try:

@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.engine.session import Backend
-
-_BACKENDS = frozenset(backend.value for backend in Backend)
-
 Row = Mapping[str, Any]
 
 
@@ -81,10 +77,15 @@ def sweep_view(results: Mapping[str, Any], name: str) -> SweepView:
     clock = "device" if any(row["clock"] == "device" for row in rows) else "host"
     lines = tuple(_lines(rows, clock))
     named = {
-        label(each) for row in compared for entry in row["entries"] for each in entry["speedups"]
+        label(each, name)
+        for row in compared
+        for entry in row["entries"]
+        for each in entry["speedups"]
     }
     # In the order of measurement, which has the baselines last.
-    references = tuple(dict.fromkeys(label(row) for row in rows if label(row) in named))
+    references = tuple(
+        dict.fromkeys(called for row in rows if (called := label(row, name)) in named)
+    )
     return SweepView(
         name=name,
         device=rows[0]["device"],  # the sessions come before the baselines
@@ -96,9 +97,9 @@ def sweep_view(results: Mapping[str, Any], name: str) -> SweepView:
     )
 
 
-def label(row: Row) -> str:
-    """What a contestant is called: its precision, and a baseline's name before it."""
-    if row["backend"] in _BACKENDS:
+def label(row: Row, sweep: str) -> str:
+    """What a contestant of a sweep is called: its precision, and a baseline's name before it."""
+    if row["backend"] == sweep:
         return str(row["precision"])
     return f"{row['backend']} {row['precision']}"
 
@@ -140,16 +141,17 @@ def _rank(row: Row, clock: str) -> tuple[bool, bool]:
 
 
 def _crossover_line(row: Row, references: Sequence[str]) -> CrossoverLine:
-    entries = row["entries"]
-    against = {label(each): each for each in entries[0]["speedups"]}
+    entries, sweep = row["entries"], row["sweep"]
+    against = {label(each, sweep): each for each in entries[0]["speedups"]}
     return CrossoverLine(
         batch=row["batch"],
         sequence=row["sequence"],
-        fastest=" = ".join(label(entry) for entry in entries if entry["fastest"]),
+        fastest=" = ".join(label(entry, sweep) for entry in entries if entry["fastest"]),
         against=tuple(_cell(against.get(name)) for name in references),
         losses=", ".join(
-            f"{label(entry)} {times(each['ratio'])}: slower than {label(each)}"
+            f"{label(entry, sweep)} {times(each['ratio'])}: slower than {label(each, sweep)}"
             for entry in entries
+            if entry["backend"] == sweep  # a baseline that is slower is no loss
             for each in entry["speedups"]
             if each["loss"]
         ),
@@ -182,7 +184,8 @@ def _notes(
         worst = max(doubtful, key=lambda row: max(row["spread"], row["drift"]))
         notes.append(
             f"? spread too large to trust in {len(doubtful)} of {len(lines)} rows; the worst, "
-            f"{label(worst)} at {worst['batch']} x {worst['sequence']}: {worst['distrust']}"
+            f"{label(worst, worst['sweep'])} at {worst['batch']} x {worst['sequence']}: "
+            f"{worst['distrust']}"
         )
     if not compared:
         notes.append("nothing to compare: it takes two contestants that are not simulated")

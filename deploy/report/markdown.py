@@ -4,13 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deploy.report.latency import label, milliseconds, per_second, sweep_views
+from deploy.report.changed import answer
+from deploy.report.latency import label, milliseconds, per_second
+from deploy.report.numbers import (
+    change,
+    describe,
+    interval,
+    magnitude,
+    megabytes,
+    number,
+    percent,
+    points,
+)
+from deploy.report.view import report_view
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# Changed examples of each precision; report.html has all that results.json has.
+_SHOWN = 3
+
+# Characters of a text of one of those.
+_EXCERPT = 160
+
+# What would become markup in a sentence: HTML, emphasis, a table's border, a link's target.
+_MARKUP = re.compile(r"[<*|]|(?<=\])\(")
 
 
 def render_markdown(results: Mapping[str, Any]) -> str:
     """Render results.json as Markdown."""
+    template = markdown_environment().get_template("report.md.j2")
+    metrics = list(results["accuracy"]["fp32"]["metrics"])
+    return template.render(metrics=metrics, shown=_SHOWN, **report_view(results))
+
+
+def markdown_environment() -> Environment:
+    """Templates of Markdown; `inline`, `cell` and `prose` keep a name from becoming markup."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -19,66 +50,38 @@ def render_markdown(results: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Markdown, not HTML: `inline` and `cell` keep a name from becoming markup.
-        autoescape=False,
+        autoescape=False,  # Markdown is not HTML
     )
     environment.filters.update(
+        answer=answer,
+        cell=cell,
+        change=change,
+        describe=describe,
+        excerpt=excerpt,
+        inline=inline,
+        interval=interval,
+        label=label,
+        magnitude=magnitude,
+        megabytes=megabytes,
+        milliseconds=milliseconds,
+        number=number,
+        per_second=per_second,
         percent=percent,
         points=points,
-        megabytes=megabytes,
-        number=number,
-        inline=inline,
-        cell=cell,
-        describe=describe,
-        label=label,
-        milliseconds=milliseconds,
-        per_second=per_second,
+        prose=prose,
     )
-    return environment.get_template("report.md.j2").render(
-        results=results, sweeps=sweep_views(results), **summaries(results)
-    )
+    return environment
 
 
-def summaries(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What both the terminal and the report say in front of the tables."""
-    failed = [gate["name"] for gate in results["gates"] if not gate["passed"]]
-    return {
-        "metrics": list(results["accuracy"]["fp32"]["metrics"]),
-        "simulated": [run for run in results["runs"] if run["simulated"]],
-        "failed": failed,
-    }
+def prose(text: str) -> str:
+    """A sentence that no name in it can turn into markup; what it quotes stays code."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
 
 
-def percent(value: float) -> str:
-    """A share as per cent with two decimals."""
-    return f"{100 * value:.2f}"
-
-
-def change(drop: Mapping[str, Any]) -> str:
-    """A drop as the change that it is, in points; a loss has a minus sign, a gain a plus."""
-    return _signed(-100 * drop["drop"])
-
-
-def interval(drop: Mapping[str, Any]) -> str:
-    """The 95 % interval of `change`, its lower end first."""
-    low, high = drop["ci95"]
-    return f"[{_signed(-100 * high)}, {_signed(-100 * low)}]"
-
-
-def points(drop: Mapping[str, Any]) -> str:
-    """A change in points with its interval."""
-    return f"{change(drop)} {interval(drop)}"
-
-
-def megabytes(size: int) -> str:
-    """Bytes as megabytes (10^6)."""
-    return f"{size / 1e6:.1f}"
-
-
-def number(value: float | None) -> str:
-    """A limit or a measured value; "unknown" where it could not be measured."""
-    # Adding 0 turns -0.0, which a drop of nothing can be, into 0.0.
-    return "unknown" if value is None else f"{value + 0.0:g}"
+def excerpt(text: str) -> str:
+    """The start of a text, on one line."""
+    line = " ".join(text.split()) or "(empty)"
+    return line if len(line) <= _EXCERPT else f"{line[: _EXCERPT - 1].rstrip()}…"
 
 
 def inline(text: object) -> str:
@@ -94,14 +97,3 @@ def inline(text: object) -> str:
 def cell(text: object) -> str:
     """Inline code in a table, where GitHub's tables take every bare pipe for a border."""
     return inline(text).replace("|", "\\|")
-
-
-def describe(run: Mapping[str, Any]) -> str:
-    """What executed a run, and how real that is."""
-    kind = f"simulated in {run['arithmetic']}" if run["simulated"] else run["arithmetic"]
-    return f"{run['backend']}, {kind}"
-
-
-def _signed(value: float) -> str:
-    text = f"{value:+.2f}"
-    return "0.00" if float(text) == 0.0 else text

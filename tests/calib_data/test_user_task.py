@@ -8,6 +8,7 @@ import yaml
 from calib_data.errors import DataFormatError, DataNotFoundError, TaskFileError, UsageError
 from calib_data.sources import load_examples
 from calib_data.tasks import Split, TextExample, get_task
+from calib_data.user_task import with_labels
 
 FIELDS = {
     "name": "tickets",
@@ -100,6 +101,13 @@ def test_identity_is_name_and_content(tmp_path):
 def test_labels_may_be_left_to_the_checkpoint(tmp_path):
     assert get_task(write_task(tmp_path, labels=None)).labels_from_checkpoint
     assert not get_task(write_task(tmp_path)).labels_from_checkpoint
+
+
+def test_labels_of_the_checkpoint_must_suit_the_metrics(tmp_path):
+    task = get_task(write_task(tmp_path, labels=None, metrics="f1"))
+    assert with_labels(task, ("a", "b")).labels == ("a", "b")
+    with pytest.raises(TaskFileError, match="the checkpoint has 3"):
+        with_labels(task, ("a", "b", "c"))
 
 
 @pytest.mark.parametrize(

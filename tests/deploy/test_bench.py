@@ -103,17 +103,17 @@ def test_simulated_rows_are_marked_and_not_compared(folder, run_cli):
 
 def test_a_baseline_is_compared_with_what_really_ran(folder, run_cli):
     shape = ("--batch", "8", "--sequence", "16,32")
-    ran = run_cli("bench", folder.path, *QUICK, *shape, "--baseline", "torch")
+    ran = run_cli("bench", folder.path, *QUICK, *shape, "--baseline", "torch-eager")
     assert (ran.code, ran.err) == (0, "")
     compared = read_json(folder.results)["crossover"]
     assert [(row["batch"], row["sequence"]) for row in compared] == [(8, 16), (8, 32)]
     for row in compared:
         names = {(entry["backend"], entry["precision"]) for entry in row["entries"]}
-        assert names == {("onnxruntime", "fp32"), ("torch", "fp32")}
+        assert names == {("onnxruntime", "fp32"), ("torch-eager", "fp32")}
         assert row["entries"][0]["fastest"]
         assert row["entries"][0]["p50_ms"] <= row["entries"][1]["p50_ms"]
     assert re.search(r"^batch +sequence +fastest +vs fp32 +vs baselines *$", ran.out, re.MULTILINE)
-    assert "vs torch fp32" in folder.report.read_text(encoding="utf-8")
+    assert "vs torch-eager fp32" in folder.report.read_text(encoding="utf-8")
 
 
 def test_the_report_has_a_section_for_each_backend(folder, run_cli):
@@ -230,5 +230,5 @@ def test_a_folder_in_use_is_exit_1(folder, run_cli):
 
 
 def test_a_baseline_that_cannot_run_is_exit_1(folder, run_cli):
-    missing = ("--baseline", "torch", "--model", folder.path / "missing")
+    missing = ("--baseline", "torch-eager", "--model", folder.path / "missing")
     refused(run_cli, "--model", folder.path, *QUICK, *missing)

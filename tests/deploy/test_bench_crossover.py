@@ -70,12 +70,12 @@ def test_drift_common_to_both_is_no_noise():
 def test_what_is_simulated_is_left_out():
     fp8 = contestant("fp8", "onnxruntime", simulated=True)
     fp32 = contestant("fp32", "onnxruntime")
-    torch = contestant("fp32", "torch")
+    torch = contestant("fp32", "torch-eager")
     found = entries(measured(fp8, 0.1), measured(fp32, 1.0), measured(torch, 2.0))
-    assert set(found) == {("onnxruntime", "fp32"), ("torch", "fp32")}
+    assert set(found) == {("onnxruntime", "fp32"), ("torch-eager", "fp32")}
     assert found["onnxruntime", "fp32"].fastest
     # What is slower than this project's session is no loss of this project's.
-    assert not any(each.loss for each in found["torch", "fp32"].speedups)
+    assert not any(each.loss for each in found["torch-eager", "fp32"].speedups)
     assert crossover([measured(fp8, 0.1), measured(fp32, 1.0)]) == ()
 
 

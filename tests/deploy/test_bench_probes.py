@@ -25,10 +25,10 @@ class HostSession:
 
 
 class GpuSession(HostSession):
-    stream = 0
+    stream = 1
     graphs_bytes = 0
 
-    def warmup(self):
+    def warmup(self, batches=()):
         self.graphs_bytes = 1
 
     def run_device(self, inputs, out=None):

@@ -31,7 +31,7 @@ ON_GPU = (
     *modes("fp16", 1.10, 0.93, cuda_graph=True),
     *modes("fp8", 1.40, 1.31),
     *modes("fp8", 1.15, 1.00, cuda_graph=True),
-    *modes("fp16", 4.00, 3.72, "torch"),
+    *modes("fp16", 4.00, 3.72, "torch-eager"),
 )
 
 
@@ -55,13 +55,13 @@ def test_a_line_has_the_gpus_time_and_the_callers_both_with_the_graph(on_gpu):
     ms = ("0.930", "0.930", "0.930", str(round(SHAPE.batch / 0.93e-3)), "1.100")
     assert line(shown, "8", "128", "fp16", *ms)
     ms = ("3.720", "3.720", "3.720", str(round(SHAPE.batch / 3.72e-3)), "4.000")
-    assert line(shown, "8", "128", "torch fp16", *ms)
+    assert line(shown, "8", "128", "torch-eager fp16", *ms)
     assert shown.count("fp8 ") == 2  # a latency and a loss; modes stay in results.json
 
 
 def test_losses_are_shown_and_the_fastest_is_held_against_every_reference(on_gpu):
     shown = printed(on_gpu, width=100)
-    assert line(shown, "8", "128", "fp16", "4.00x torch fp16")
+    assert line(shown, "8", "128", "fp16", "4.00x torch-eager fp16")
     assert line(shown, "loss at 8 x 128: fp8 0.93x: slower than fp16")
     (compared,) = sweep_view(on_gpu, "tensorrt").crossover
     assert compared.fastest == "fp16"
@@ -94,6 +94,6 @@ def test_80_columns_hold_every_table():
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
     assert line(shown, "8", "128", "onnxruntime-cuda fp16", *3 * ("122.9",), "65.1", "123.4")
-    for speedup in ("4.00x torch fp16", "132.15x torch-compile", "132.15x onnxruntime-cuda"):
+    for speedup in ("4.00x torch-eager fp16", "132.15x torch-compile", "132.15x onnxruntime-cuda"):
         assert speedup in " ".join(shown.split())
     assert shown.startswith("[bold]m on a processor")

@@ -82,13 +82,27 @@ def test_the_manifest_lists_every_file(built):
 
 def test_report_renders_again_what_the_build_wrote(built, run_cli):
     out, _ = built
-    report = (out / "report.md").read_text(encoding="utf-8")
+    manifest = read_json(out / "manifest.json")
+    reports = {name: (out / name).read_bytes() for name in ("report.html", "report.md")}
     (out / "report.md").unlink()
+    (out / "report.html").write_text("stale", encoding="utf-8")
     ran = run_cli("report", out)
     assert (ran.code, ran.err) == (0, "")
     assert re.search(r"^fp8\* +accuracy", ran.out, re.MULTILINE)
-    assert (out / "report.md").read_text(encoding="utf-8") == report
+    assert f"report: {out}/report.html" in ran.out
+    assert {name: (out / name).read_bytes() for name in reports} == reports
+    assert read_json(out / "manifest.json") == manifest
     assert json.loads(run_cli("report", out, "--json").out) == read_json(out / "results.json")
+
+
+def test_what_the_report_needs_of_the_calibration_is_in_the_results(built):
+    out, _ = built
+    ranges = read_json(out / "results.json")["calibration"]["ranges"]
+    table = read_json(out / "calibration.json")
+    exact = {name: site["amax"] for name, site in table["sites"].items()}
+    # Four significant digits.
+    assert ranges["sites"] == pytest.approx(exact, rel=5e-4)
+    assert ranges["carried"] == pytest.approx(table["carried"], rel=5e-4)
 
 
 def test_fp16_alone_is_calibrated_for_its_range(checkpoint, data_dir, tmp_path, run_cli):
@@ -112,7 +126,7 @@ def test_a_gate_that_does_not_hold_is_exit_3(checkpoint, data_dir, tmp_path, run
     assert "3 examples" in ran.out
     assert re.search(r"^gate fusion\.fp8: unknown, .*: does not hold$", ran.out, re.MULTILINE)
     assert re.search(r"^gate max_drop\.fp8\.accuracy: .*: holds$", ran.out, re.MULTILINE)
-    assert f"report: {tmp_path}/a[b]/report.md" in ran.out
+    assert f"report: {tmp_path}/a[b]/report.html" in ran.out
     assert "does not hold" in (tmp_path / "a[b]" / "report.md").read_text(encoding="utf-8")
 
 

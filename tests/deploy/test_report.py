@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from deploy.cli.tables import print_results
-from deploy.report.markdown import cell, change, inline, interval, number, render_markdown
+from deploy.report.markdown import cell, inline, render_markdown
+from deploy.report.numbers import change, interval, number
 
 HOSTILE = "<script>|x`"
 
@@ -104,6 +105,7 @@ def with_engines(results) -> dict[str, Any]:
                 "profiles": [
                     {"target": "sm89", "min": shape, "opt": shape, "max": shape, "layers": 99}
                     | counts
+                    | {"unfused": [{"module": "layer0.|`odd`", "reason": "<b> | why"}]}
                 ],
             }
         },
@@ -189,18 +191,13 @@ def test_a_value_that_was_not_measured_is_unknown():
     assert [number(None), number(-0.0), number(0.01)] == ["unknown", "0", "0.01"]
 
 
-def test_gates_decide_the_first_line(results):
-    def verdict(*gates: tuple[str, bool]) -> str:
-        plain = [
-            {"name": name, "limit": 0.01, "value": 0.1, "passed": passed} for name, passed in gates
-        ]
-        return render_markdown({**results, "gates": plain}).splitlines()[2]
-
-    assert verdict().startswith("No gate was set")
-    assert verdict(("a", True)) == "The gate holds."
-    assert verdict(("a", True), ("b", True)) == "All 2 gates hold."
-    assert verdict(("a", True), ("b", False)) == "**Not ready to ship: b does not hold.**"
-    assert verdict(("a", False), ("b", False)) == "**Not ready to ship: a, b do not hold.**"
+def test_the_verdict_comes_first_and_says_what_fails(results):
+    results["gates"] = [{"name": "max_drop.fp8.f1", "limit": 0.01, "value": 0.2, "passed": False}]
+    lines = render_markdown(results).splitlines()
+    assert lines[2].startswith("**INT8 is the candidate; ")
+    assert "- fp8: gate max_drop.fp8.f1 does not hold (0.2, limit 0.01)" in lines
+    results["gates"] = []
+    assert "No gate was set; `--max-drop 0.01`" in render_markdown(results)
 
 
 def test_gates_are_listed_with_limit_and_value(results):
@@ -231,10 +228,11 @@ def test_engines_and_fusion_are_listed(with_engines):
     assert rows(markdown, "Files")[1] == [
         *("fp8", "35.4", "tensorrt-rtx 1.7.1.116, sm89", "36.0", "12.3"),
     ]
-    assert rows(markdown, "Fusion") == [
+    assert rows(markdown, "Fusion")[:1] == [
         ["fp8", "sm89", "1–1", "384", "71 of 72", "12 of 12", "99"],
     ]
-    assert "Not fused in fp8: `` layer0.|`odd` ``." in markdown
+    (odd,) = [line for line in markdown.splitlines() if "odd" in line]
+    assert odd == "| fp8 | sm89 | `` layer0.\\|`odd` `` |  | 384 | \\<b> \\| why |"
     shown = printed(with_engines, width=80)
     assert re.search(r"^fp8 +35\.4 +36\.0 +71 of 72 +12 of 12 +tensorrt-rtx", shown, re.MULTILINE)
     assert "sm120" in shown

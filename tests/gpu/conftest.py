@@ -14,6 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import pytest
+import torch
 from checkpoints import save_random_checkpoint
 
 from calib_data.tasks import Head, get_task
@@ -23,6 +24,7 @@ from deploy.engine.ort import OrtSession
 from deploy.engine.plan import PlanInfo
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import DeviceSession, Precision
+from deploy.engine.torch_session import TorchSession
 from deploy.engine.trt_engine import TrtEngine
 from deploy.engine.trt_session import TrtSession
 from deploy.environment import gpu_names, gpu_targets
@@ -106,7 +108,15 @@ def open_trt(flavour: Flavour, onnx: Path, cuda: Cuda) -> TrtSession:
     return TrtSession(engine)
 
 
-BACKENDS = {flavour.value: partial(open_trt, flavour) for flavour in Flavour}
+def open_torch(onnx: Path, _cuda: Cuda) -> TorchSession:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA build of torch")
+    return TorchSession(onnx, Precision.FP16, PROFILES, PAD)
+
+
+BACKENDS = {flavour.value: partial(open_trt, flavour) for flavour in Flavour} | {
+    "torch": open_torch
+}
 
 
 @pytest.fixture(params=BACKENDS)

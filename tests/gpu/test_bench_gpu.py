@@ -15,7 +15,7 @@ from deploy.engine.profiles import Shape
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU and torch")
 
-WHO = Contestant("fp16", "torch", "a GPU", simulated=False, cuda_graph=False)
+WHO = Contestant("fp16", "torch-eager", "a GPU", simulated=False, cuda_graph=False)
 
 
 @pytest.fixture

@@ -1,0 +1,86 @@
+"""The commands that make a build folder again, from its results alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.config import BuildConfig, config_to_dict
+
+
+@dataclass(frozen=True)
+class Commands:
+    """How to repeat a build.
+
+    Attributes:
+        lines: Shell commands, in order; an option a line.
+        files: Files that they read and that no preset replaces: name to content (YAML).
+    """
+
+    lines: tuple[str, ...]
+    files: Mapping[str, str]
+
+
+def commands(results: Mapping[str, Any]) -> Commands:
+    """The `deploy build` line with every option that is not the default, and each benchmark."""
+    config = results["config"]
+    if not config:
+        return Commands((), {})
+    files: dict[str, str] = {}
+    build = _command(["deploy", "build"], _options(config, files))
+    sweeps = dict.fromkeys(row["sweep"] for row in results["latency"])
+    return Commands((build, *(_bench(results, sweep) for sweep in sweeps)), files)
+
+
+def _command(words: Sequence[str], options: Iterable[tuple[str, ...]]) -> str:
+    return " \\\n    ".join(map(shlex.join, (words, *options)))
+
+
+def _options(config: Mapping[str, Any], files: dict[str, str]) -> Iterator[tuple[str, ...]]:
+    defaults = config_to_dict(BuildConfig(model="", task="", out=Path()))
+    for name, value in config.items():
+        option = f"--{name.replace('_', '-')}"
+        if name == "recipe":
+            for recipe in value:
+                yield (option, _recipe(recipe, files))
+        elif value is True:
+            yield (option,)
+        elif name == "precision" or value != defaults.get(name):
+            yield (option, ",".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def _recipe(recipe: str | Mapping[str, Any], files: dict[str, str]) -> str:
+    """The name of a preset, or of a file that holds the recipe."""
+    if isinstance(recipe, str):
+        return recipe
+    import yaml
+
+    name = f"recipe-{recipe['format']}.yaml"
+    files[name] = yaml.safe_dump(dict(recipe), sort_keys=False, width=80)
+    return name
+
+
+def _bench(results: Mapping[str, Any], sweep: str) -> str:
+    rows = [row for row in results["latency"] if row["sweep"] == sweep]
+    own = [row for row in rows if row["backend"] == sweep]
+    baselines = list(dict.fromkeys(row["backend"] for row in rows if row["backend"] != sweep))
+    effort = results["bench_environment"][sweep].get("effort", {})
+    options = {
+        "backend": [sweep],
+        "precision": _distinct(own, "precision"),
+        "batch": sorted(_distinct(rows, "batch")),
+        "sequence": sorted(_distinct(rows, "sequence")),
+        "baseline": baselines,
+        **{name: [value] for name, value in effort.items()},
+    }
+    return _command(
+        ["deploy", "bench", results["config"]["out"]],
+        ((f"--{name}", ",".join(map(str, values))) for name, values in options.items() if values),
+    )
+
+
+def _distinct(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    return list(dict.fromkeys(row[key] for row in rows))
