@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import bench, build, check, compare, doctor, inspect, report, tune
+from deploy.cli import bench, build, check, compare, doctor, evaluate, inspect, report, tune
 
 app = typer.Typer(
     name="deploy",
@@ -38,6 +38,7 @@ def _root(
 
 
 app.command("build")(build.command)
+app.command("evaluate")(evaluate.command)
 app.command("bench")(bench.command)
 app.command("tune")(tune.command)
 app.command("inspect")(inspect.command)

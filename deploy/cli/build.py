@@ -15,6 +15,9 @@ from deploy.cli.options import (
     Limit,
     LogLevelOption,
     MaxBatch,
+    MaxDrop,
+    MinAgreement,
+    Minimum,
     Model,
     Number,
     Quiet,
@@ -84,12 +87,9 @@ def command(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Recipe name or YAML file; may be repeated.", show_default=False),
     ] = None,
-    max_drop: Annotated[
-        Text,
-        typer.Option(
-            help="Gate: largest relative drop of the main metric, e.g. 0.01.", show_default="none"
-        ),
-    ] = None,
+    max_drop: MaxDrop = None,
+    minimum: Minimum = None,
+    min_agreement: MinAgreement = None,
     require_fusion: Annotated[
         bool, typer.Option("--require-fusion", help="Gate: every GEMM and attention fused.")
     ] = False,
@@ -133,17 +133,18 @@ def command(
         "seed": seed,
         "recipe": recipe or None,
         "max_drop": max_drop,
+        "min": minimum or None,
+        "min_agreement": min_agreement,
         "require_fusion": require_fusion or None,
         "limit": limit,
     }
+    from deploy.cli.outcome import show_outcome
     from deploy.config import config_from_dict, load_config
 
     given = {name: value for name, value in options.items() if value is not None}
     base = load_config(Path(config)) if config else {}
     results = _run(config_from_dict({**base, **given}), quiet=quiet, log_level=log_level)
-    _show(results, as_json=as_json)
-    if not all(gate["passed"] for gate in results["gates"]):
-        raise typer.Exit(3)
+    show_outcome(results, Path(results["config"]["out"]), as_json=as_json)
 
 
 def _run(config: BuildConfig, *, quiet: bool, log_level: LogLevel) -> dict[str, Any]:
@@ -151,14 +152,3 @@ def _run(config: BuildConfig, *, quiet: bool, log_level: LogLevel) -> dict[str, 
         from deploy.pipeline import build
 
         return build(config, progress)
-
-
-def _show(results: dict[str, Any], *, as_json: bool) -> None:
-    from deploy.cli.output import print_json, result_console
-    from deploy.cli.tables import print_results
-
-    if as_json:
-        print_json(results)
-        return
-    print_results(results, result_console())
-    typer.echo(f"\nreport: {Path(results['config']['out']) / 'report.html'}")

@@ -50,6 +50,29 @@ CalibSamples = Annotated[
 Limit = Annotated[
     Number, typer.Option(help="Evaluate only the first N examples.", show_default="all")
 ]
+MaxDrop = Annotated[
+    Text,
+    typer.Option(
+        help="Gate: largest relative drop of the main metric, e.g. 0.01.", show_default="none"
+    ),
+]
+Minimum = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--min",
+        metavar="METRIC=VALUE",
+        help="Gate: least value of a metric in every precision built, e.g. accuracy=0.9; may be "
+        "repeated.",
+        show_default=False,
+    ),
+]
+MinAgreement = Annotated[
+    Text,
+    typer.Option(
+        help="Gate: least share of examples answered as fp32 does, e.g. 0.98.",
+        show_default="none",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no log.")]
 LogLevelOption = Annotated[
     LogLevel, typer.Option(help="Severity from which log records are shown.")

@@ -1,0 +1,183 @@
+"""The evaluation of a build folder: models and data -> runs -> results.json and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calib_data.blocks import tokenize_blocks
+from calib_data.features import Features
+from calib_data.progress import Progress, SilentProgress
+from calib_data.quiet import quiet_transformers
+from calib_data.sampler import fingerprint
+from calib_data.sources import load_examples
+from calib_data.tasks import Split, Task, get_task
+from deploy.artifacts import (
+    BuildFolder,
+    hold_folder,
+    read_json,
+    read_results,
+    sha256,
+    update_manifest,
+    write_json,
+)
+from deploy.config import check_metrics
+from deploy.engine.opening import best_backend
+from deploy.engine.profiles import bucket_profiles
+from deploy.engine.session import Precision
+from deploy.errors import BuildFolderError, EvaluationError
+from deploy.evaluate.config import EvaluateConfig, limits_to_apply, precisions_to_evaluate
+from deploy.evaluate.gates import AccuracyLimits, accuracy_gates
+from deploy.evaluate.harness import EvaluationSet
+from deploy.evaluate.results import comparison_from_dict, examples_to_dict, with_evaluation
+from deploy.evaluate.stage import (
+    ModelToEvaluate,
+    evaluate_models,
+    forget_progress,
+    model_hashes,
+)
+from deploy.inputs import first_examples
+from deploy.report.writing import write_reports
+
+
+def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Evaluate the models of a build folder, and write what is found into its results and reports.
+
+    Args:
+        config: What to evaluate.
+        progress: Told about everything that takes over a second.
+
+    Returns:
+        The content of results.json. Gates that do not hold stand in it; they raise nothing.
+
+    Raises:
+        ToolchainError: Whatever the user has to mend; see its remedy.
+    """
+    progress = progress or SilentProgress()
+    folder = BuildFolder(config.out)
+    read_results(folder)  # before the lock, which makes the folder
+    with hold_folder(folder.path):
+        manifest, results = read_json(folder.manifest), read_results(folder)
+        build = results["config"]
+        task = _task(results)
+        limits = limits_to_apply(config, build)
+        check_metrics(limits.minima, task)
+        models = [
+            _model(folder, manifest, results, precision)
+            for precision in precisions_to_evaluate(config, results)
+        ]
+        given = (model.precision for model in models if model.precision is not Precision.FP32)
+        backend = config.backend or best_backend(folder, tuple(given) or (Precision.FP32,))
+        data, built_on = _data(config, folder, task, build)
+        evaluation = evaluate_models(
+            folder,
+            models,
+            backend,
+            bucket_profiles(tuple(build["buckets"]), build["max_batch"]),
+            data,
+            progress,
+            lambda features: _check_data(features, built_on, manifest["data_fingerprint"]),
+        )
+        results = with_evaluation(results, evaluation)
+        results["gates"] = _gates(results, task, limits)
+        known = read_json(folder.examples) if folder.examples.is_file() else {}
+        write_json(folder.results, results)
+        write_json(folder.examples, examples_to_dict(known, results, evaluation))
+        reports = write_reports(folder, results)
+        update_manifest(folder, (folder.results, folder.examples, *reports))
+        forget_progress(folder, evaluation)
+    return results
+
+
+def _task(results: Mapping[str, Any]) -> Task:
+    """The task as the build settled it; the checkpoint that it was settled by may be elsewhere."""
+    task = get_task(results["config"]["task"])
+    if task.identity != results["task"]:
+        raise EvaluationError(
+            f"the task is '{task.identity}' now, and was '{results['task']}' when this was built",
+            "restore the task file, or build again",
+        )
+    labels = results.get("labels")
+    if labels is None:
+        return task
+    return replace(task, labels=tuple(labels["names"]), output_order=tuple(labels["outputs"] or ()))
+
+
+def _model(
+    folder: BuildFolder,
+    manifest: Mapping[str, Any],
+    results: Mapping[str, Any],
+    precision: Precision,
+) -> ModelToEvaluate:
+    hashes = model_hashes(manifest, precision)
+    for name, expected in hashes.items():
+        path = folder.path / name
+        if not path.is_file() or sha256(path) != expected:
+            raise BuildFolderError(
+                f"'{path}' is not the file that the manifest lists", "build it again"
+            )
+    recipe = results["recipes"].get(precision.value)
+    return ModelToEvaluate(precision, None if recipe is None else recipe["name"], hashes)
+
+
+def _data(
+    config: EvaluateConfig, folder: BuildFolder, task: Task, build: Mapping[str, Any]
+) -> tuple[EvaluationSet, int]:
+    """What to evaluate on, and how many of all examples the build was evaluated on."""
+    data_dir = config.data_dir or (Path(build["data_dir"]) if build["data_dir"] else None)
+    examples = load_examples(task, Split.DEV, data_dir)
+    tokenizer = _tokenizer(folder)
+    # The build's largest bucket is within the model's positions.
+    longest = min(task.max_length, build["buckets"][-1])
+    chosen = first_examples(examples, config.limit)
+    blocks = tokenize_blocks(task, tokenizer, chosen, longest)
+    built_on = min(len(examples), build["limit"] or len(examples))
+    return EvaluationSet(task, chosen, blocks, tokenizer.pad_token_id), built_on
+
+
+def _tokenizer(folder: BuildFolder) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(str(folder.tokenizer), local_files_only=True)
+    except Exception as error:  # transformers raises whatever a damaged file trips over
+        raise BuildFolderError(
+            f"cannot read '{folder.tokenizer}': {error}", "build it again"
+        ) from error
+
+
+def _check_data(features: Features, built_on: int, expected: str) -> None:
+    """Refuse other rows than the build's, as far as both go.
+
+    Raises:
+        EvaluationError: They differ.
+    """
+    if features.example_index[-1] + 1 < built_on:
+        return
+    rows = int(np.searchsorted(features.example_index, built_on))
+    if fingerprint(replace(features, input_ids=features.input_ids[:rows])) != expected:
+        raise EvaluationError(
+            "the development examples, or their tokens, are not those that this was built with",
+            "give --data-dir the folder with the same data, or build again",
+        )
+
+
+def _gates(
+    results: Mapping[str, Any], task: Task, limits: AccuracyLimits
+) -> Sequence[dict[str, Any]]:
+    """The gates on predictions, by the best evidence, and those that only a build can judge."""
+    metrics = {
+        Precision(name): results["accuracy"][name]["metrics"]
+        for name in results["config"]["precision"]
+    }
+    comparisons = {
+        Precision(name): comparison_from_dict(plain) for name, plain in results["compare"].items()
+    }
+    gates = accuracy_gates(limits, task.metrics[0], metrics, comparisons)
+    fusion = [gate for gate in results["gates"] if gate["name"].startswith("fusion.")]
+    return [*map(asdict, gates), *fusion]
