@@ -84,7 +84,10 @@ def accuracy_table(
             "executed by": False,
         }
     )
-    for label, run, comparison in runs:
+    shown = tuple(runs)
+    sizes = {run["n"] for _, run, _ in shown}
+    for label, run, comparison in shown:
+        executed = run["backend"] + (f", {run['n']} examples" if len(sizes) > 1 else "")
         for index, metric in enumerate(run["metrics"]):
             first = index == 0
             table.add_row(
@@ -94,7 +97,7 @@ def accuracy_table(
                 change(comparison[metric]) if comparison else "",
                 interval(comparison[metric]) if comparison else "",
                 str(comparison["changed"]) if comparison and first else "",
-                run["backend"] if first else "",
+                executed if first else "",
             )
     return table
 
@@ -103,7 +106,7 @@ def _accuracy(results: Mapping[str, Any]) -> Table:
     return accuracy_table(
         "precision",
         (
-            (run["precision"], run, results["compare"].get(run["precision"]))
+            (run["precision"], run, run.get("compare") or results["compare"].get(run["precision"]))
             for run in results["runs"]
         ),
     )

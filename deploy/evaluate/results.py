@@ -12,7 +12,7 @@ from deploy.evaluate.harness import Run
 from deploy.evaluate.stage import Evaluation
 
 # What a run found; all else says what it was.
-_FOUND = ("metrics", "seconds")
+_FOUND = ("metrics", "seconds", "compare")
 
 
 def with_evaluation(results: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
@@ -21,33 +21,37 @@ def with_evaluation(results: Mapping[str, Any], evaluation: Evaluation) -> dict[
     Its runs are added; one of the very kind of an earlier one takes that one's place. `accuracy` is
     the best evidence of each precision: the run on the most examples, of those one that was
     executed before one that was simulated, of those the last. `compare` and `changed_examples` are
-    from the evaluation that this run belongs to.
+    that run's, against FP32 on the same examples in the same evaluation.
 
     Args:
         results: What it was.
         evaluation: What was found.
     """
-    added = [run_to_dict(run) for run in evaluation.runs]
+    compared = {
+        precision: comparison_to_dict(comparison)
+        for precision, comparison in evaluation.comparisons.items()
+    }
+    added = [
+        {
+            **run_to_dict(run),
+            **({"compare": compared[run.precision]} if run.precision in compared else {}),
+        }
+        for run in evaluation.runs
+    ]
     kinds = [_kind(run) for run in added]
     runs = [*(run for run in results["runs"] if _kind(run) not in kinds), *added]
-    accuracy = {
-        precision: {"metrics": run["metrics"], "n": run["n"], "backend": run["backend"]}
-        for precision, run in _best_evidence(runs).items()
-    }
-    compared = {
-        run.precision.value: {
-            **comparison_to_dict(evaluation.comparisons[run.precision]),
-            "backend": run.info.backend.value,
-            "n": run.n,
-        }
-        for run in _evidence(runs, evaluation)
-        if run.precision in evaluation.comparisons
-    }
+    best = _best_evidence(runs)
     return {
         **results,
-        "accuracy": accuracy,
+        "accuracy": {
+            precision: {"metrics": run["metrics"], "n": run["n"], "backend": run["backend"]}
+            for precision, run in best.items()
+        },
         "runs": runs,
-        "compare": {**results["compare"], **compared},
+        "compare": {
+            **results["compare"],
+            **{precision: run["compare"] for precision, run in best.items() if "compare" in run},
+        },
         "changed_examples": {
             **results.get("changed_examples", {}),
             **_changed(runs, evaluation, SHOWN),

@@ -230,7 +230,7 @@ def _missing_evidence(results: Mapping[str, Any]) -> Iterator[str]:
             "the checkpoint's config.json"
         )
     limit = results["config"].get("limit")
-    if limit is not None:
+    if limit is not None and results["accuracy"]["fp32"]["n"] <= limit:
         yield f"the other examples: --limit {limit} evaluated only the first"
 
 
