@@ -45,3 +45,16 @@ def test_collate_pads_on_the_right():
         "token_type_ids": [[1, 0, 0, 0], [0, 1, 1, 0]],
     }
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.int64)}
+
+
+def test_what_takes_shorter_rows_is_padded_to_the_longest_of_a_batch():
+    lengths = np.array([8, 3, 5, 4, 2, 7])
+    batches = bucketed_batches(lengths, (4, 8), batch_size=2, shortest=(3, 1))
+    assert [(b.rows.tolist(), b.length) for b in batches] == [
+        ([4, 1], 3),
+        ([3], 4),
+        ([2, 5], 7),
+        ([0], 8),
+    ]
+    (short,) = bucketed_batches(np.array([1, 2]), (4, 8), batch_size=2, shortest=(3, 1))
+    assert short.length == 3

@@ -42,6 +42,8 @@ def test_every_option_is_read_as_the_command_line_spells_it():
             "seed": 3,
             "recipe": ["int8"],
             "max_drop": "0.01",
+            "min": ["accuracy=0.9"],
+            "min_agreement": "0.98",
             "require_fusion": True,
             "limit": 20,
         }
@@ -62,6 +64,8 @@ def test_every_option_is_read_as_the_command_line_spells_it():
         seed=3,
         recipe=(PRESETS["int8"],),
         max_drop=0.01,
+        min={"accuracy": 0.9},
+        min_agreement=0.98,
         require_fusion=True,
         limit=20,
     )
@@ -72,6 +76,8 @@ def test_every_option_is_read_as_the_command_line_spells_it():
     [
         {},
         {"backend": "auto", "precision": ["fp16", "fp8"], "buckets": [32, 64], "max_drop": 0},
+        {"min": {"accuracy": 0.9}, "min_agreement": 0.98},
+        {"min": "accuracy = 0.9"},
         {"data_dir": "d", "engine": "none", "high_precision": "bf16", "recipe": "fp8"},
         {"target": "sm86,sm120", "require_fusion": True, "limit": 5, "seed": 7},
         {
@@ -140,6 +146,10 @@ def test_tilde_is_the_home_folder(monkeypatch, tmp_path):
         ("limit", 0, "--limit"),
         ("max_drop", 5, "--max-drop"),
         ("max_drop", "nan", "--max-drop"),
+        ("min", "accuracy", "METRIC=VALUE"),
+        ("min", {"f1": 0.5}, "any of: accuracy"),
+        ("min", {"accuracy": None}, "'None'"),
+        ("min_agreement", 98, "--min-agreement"),
         ("max_drop", "little", "little"),
         ("require_fusion", "no", "require_fusion"),
         ("recipe", "frob", "frob"),

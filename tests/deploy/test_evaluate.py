@@ -14,8 +14,9 @@ import torch
 from checkpoints import save_random_checkpoint
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from calib_data.progress import SilentProgress
 from deploy.artifacts import BuildFolder, hold_folder, read_json, sha256
-from deploy.config import config_from_dict
+from deploy.config import config_from_dict, config_to_dict
 from deploy.engine.session import Precision
 from deploy.evaluate.config import evaluate_config_from_dict
 from deploy.evaluate.pipeline import evaluate_folder
@@ -216,32 +217,24 @@ def test_killed_ten_times_it_ends_as_if_never_disturbed(built, tmp_path, run_cli
     assert not disturbed.journals.exists()
 
 
+class Stopping(SilentProgress):
+    """Interrupts in a batch of an evaluation, as Ctrl-C does."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def track(self, items, description, total):
+        for item in items:
+            yield item
+            self.left -= description.startswith("Evaluating")
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
 def stopped(folder, after):
-    """Stop an evaluation as Ctrl-C does, in the given batch."""
-
-    class Stopping:
-        def __init__(self):
-            self.left = after
-
-        def track(self, items, description, total):
-            for item in items:
-                yield item
-                self.left -= description.startswith("Evaluating")
-                if self.left == 0:
-                    raise KeyboardInterrupt
-
-        def meter(self, description):
-            raise NotImplementedError
-
-        def status(self, description):
-            from contextlib import nullcontext
-
-            return nullcontext()
-
     config = evaluate_config_from_dict({"out": folder.path, "precision": "fp8", "limit": 200})
     with pytest.raises(KeyboardInterrupt):
-        evaluate_folder(config, Stopping())
-    return config
+        evaluate_folder(config, Stopping(after))
 
 
 def again(run_cli, out):
@@ -258,6 +251,21 @@ def test_it_goes_on_where_it_was(folder, run_cli):
     assert journals == ["fp32.onnxruntime.journal"]
     assert read_json(folder.results)["accuracy"]["fp32"]["n"] == BUILT_ON
     assert "going on after 30 batches" in again(run_cli, folder.path)[1]
+
+
+def test_a_build_that_was_stopped_while_it_evaluated_goes_on_there(folder, run_cli, tmp_path):
+    plain = read_json(folder.results)["config"]
+    config = config_from_dict({**plain, "out": str(tmp_path / "new"), "precision": "fp16"})
+    with pytest.raises(KeyboardInterrupt):
+        build(config, Stopping(after=7))
+    new = BuildFolder(config.out)
+    assert not new.results.exists()
+    (tmp_path / "config.yaml").write_text(json.dumps(config_to_dict(config)), encoding="utf-8")
+    ran = run_cli("build", "--config", tmp_path / "config.yaml", "--log-level", "info")
+    assert (ran.code, "going on after 7 batches" in ran.err) == (0, True)
+    assert vouches_for_its_files(new)
+    assert not new.journals.exists()
+    assert not new.unfinished.exists()
 
 
 def test_answers_of_another_model_are_not_taken(folder, tmp_path, run_cli):

@@ -2,7 +2,15 @@ from deploy.engine.fusion import ProfileFusion, Unfused
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
 from deploy.evaluate.compare import Comparison, Drop
-from deploy.evaluate.gates import drop_gates, fusion_gates, worst_profile
+from deploy.evaluate.gates import (
+    AccuracyLimits,
+    accuracy_gates,
+    agreement_gates,
+    drop_gates,
+    fusion_gates,
+    minimum_gates,
+    worst_profile,
+)
 
 SHORT, LONG = bucket_profiles((64, 128), 8)
 
@@ -43,3 +51,33 @@ def test_unknown_fusion_does_not_pass():
     (gate,) = fusion_gates({}, [Precision.FP8])
     assert gate.value is None
     assert not gate.passed
+
+
+def test_a_minimum_holds_for_every_metric_named_in_every_precision():
+    metrics = {
+        Precision.FP8: {"accuracy": 0.9, "f1": 0.84},
+        Precision.INT8: {"accuracy": 0.91, "f1": 0.86},
+    }
+    gates = minimum_gates(metrics, {"accuracy": 0.9, "f1": 0.85})
+    assert [(gate.name, gate.value, gate.passed) for gate in gates] == [
+        ("min.fp8.accuracy", 0.9, True),
+        ("min.fp8.f1", 0.84, False),
+        ("min.int8.accuracy", 0.91, True),
+        ("min.int8.f1", 0.86, True),
+    ]
+
+
+def test_agreement_at_the_limit_passes():
+    comparisons = {Precision.FP8: comparison(0.5)}
+    (at,) = agreement_gates(comparisons, 0.98)
+    assert (at.name, at.limit, at.value, at.passed) == ("min_agreement.fp8", 0.98, 0.98, True)
+    (above,) = agreement_gates(comparisons, 0.981)
+    assert not above.passed
+
+
+def test_what_is_not_limited_has_no_gate():
+    comparisons, metrics = {Precision.FP8: comparison(0.5)}, {Precision.FP8: {"accuracy": 0.1}}
+    assert accuracy_gates(AccuracyLimits(), "accuracy", metrics, comparisons) == ()
+    limits = AccuracyLimits(0.01, {"accuracy": 0.9}, 0.99)
+    gates = accuracy_gates(limits, "accuracy", metrics, comparisons)
+    assert [gate.passed for gate in gates] == [False] * 3

@@ -7,7 +7,9 @@ from calib_data.progress import SilentProgress
 from calib_data.tasks import QuestionExample, TextExample, get_task
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Backend, Precision, SessionInfo
-from deploy.evaluate.harness import EvaluationSet, evaluate, run_rows
+from deploy.errors import EvaluationError
+from deploy.evaluate.harness import EvaluationSet, batches_for, evaluate, run_rows
+from deploy.evaluate.journal import Journal
 
 PAD = 7
 
@@ -69,3 +71,56 @@ def test_row_longer_than_the_last_bucket_is_refused():
     session = EchoSession((8,), 2, per_token=False)
     with pytest.raises(Exception, match="9 tokens, the largest bucket 8"):
         evaluate(session, Precision.FP32, None, classification([9]), SilentProgress())
+
+
+@pytest.mark.parametrize("max_batch", [1, 3])
+def test_blocks_and_a_journal_change_no_output(max_batch, tmp_path):
+    generator = np.random.default_rng(0)
+    whole = rows(generator.integers(1, 30, size=23).tolist())
+    blocks = tuple(
+        block
+        for part in (slice(0, 9), slice(9, 18), slice(18, 23))
+        for block in as_blocks(
+            Features(
+                whole.input_ids[part], whole.token_type_ids[part], whole.example_index[part], ()
+            )
+        )
+    )
+    examples = tuple(TextExample(str(i), ("x",), i % 2) for i in range(23))
+    one, many = (
+        EvaluationSet(get_task("sst2"), examples, b, PAD) for b in (as_blocks(whole), blocks)
+    )
+    assert [ids.tolist() for ids in many.features.input_ids] == [
+        ids.tolist() for ids in whole.input_ids
+    ]
+
+    def outputs(data, journal=None):
+        session = EchoSession((8, 16, 32), max_batch, per_token=False)
+        return run_rows(session, data, SilentProgress(), "", journal).values["logits"]
+
+    expected = outputs(one)
+    np.testing.assert_array_equal(outputs(many), expected)
+    for _ in range(2):  # written, then read
+        with Journal(tmp_path / "journal", {}) as journal:
+            np.testing.assert_array_equal(outputs(many, journal), expected)
+    assert journal.recalled == sum(
+        len(batches_for(EchoSession((8, 16, 32), max_batch, False).profiles, block.result()))
+        for block in blocks
+    )
+
+
+def test_outputs_that_are_no_numbers_name_precision_backend_and_rows():
+    class Overflowing(EchoSession):
+        def run(self, inputs, out=None):
+            logits = super().run(inputs)["logits"]
+            wide = (inputs["input_ids"][:, 0] - 100) % 3 == 0
+            return {"logits": np.where(wide[:, None], np.nan, logits)}
+
+    session = Overflowing((8,), 2, per_token=False)
+    with pytest.raises(EvaluationError) as caught:
+        evaluate(session, Precision.FP16, None, classification([3] * 30), SilentProgress())
+    assert caught.value.message == (
+        "fp16 on onnxruntime: output 'logits', row 0 holds nan, and 9 more of 30 are not finite: "
+        "3, 6, 9, 12, 15, …"
+    )
+    assert "another precision" in caught.value.remedy

@@ -4,7 +4,7 @@ from checkpoints import VOCABULARY, save_random_checkpoint
 
 from calib_data.tasks import Head, get_task
 from deploy.engine.ort import OrtSession
-from deploy.engine.profiles import bucket_profiles
+from deploy.engine.profiles import any_length, bucket_profiles
 from deploy.engine.session import Precision
 from deploy.errors import BackendError
 from export.checkpoint import load_checkpoint
@@ -102,3 +102,17 @@ def test_damaged_model(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"garbage")
     with pytest.raises(BackendError, match="onnxruntime refuses"):
         OrtSession(tmp_path / "x.onnx", Precision.FP32, PROFILES)
+
+
+def test_a_profile_of_any_length_is_not_padded(models):
+    padded = OrtSession(models / "fp32.onnx", Precision.FP32, PROFILES)
+    free = OrtSession(models / "fp32.onnx", Precision.FP32, any_length(PROFILES))
+    assert [profile.max for profile in free.profiles] == [profile.max for profile in PROFILES]
+    inputs = tokens(3, 9)
+    exact = OrtSession(models / "fp32.onnx", Precision.FP32, bucket_profiles((9,), 4))
+    np.testing.assert_array_equal(free.run(inputs)["logits"], exact.run(inputs)["logits"])
+    # A masked token weighs 0 in every softmax; FP32 sums in another order.
+    expected = padded.run(inputs)["logits"]
+    np.testing.assert_allclose(free.run(inputs)["logits"], expected, rtol=0, atol=1e-5)
+    with pytest.raises(BackendError, match="fits no profile"):
+        free.run(tokens(1, 17))

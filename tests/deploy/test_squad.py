@@ -1,10 +1,26 @@
+import re
+import string
+from pathlib import Path
+
 import numpy as np
 import pytest
 from torchmetrics.functional.text import squad as torchmetrics_squad
 
-from calib_data.features import Features
-from calib_data.tasks import QuestionExample
+from calib_data.blocks import as_blocks
+from calib_data.features import Features, tokenize
+from calib_data.progress import SilentProgress
+from calib_data.sources import load_examples
+from calib_data.tasks import QuestionExample, Split, get_task
+from deploy.engine.ort import OrtSession
+from deploy.engine.profiles import any_length, bucket_profiles
+from deploy.engine.session import Precision
+from deploy.evaluate.harness import EvaluationSet, run_rows
 from deploy.evaluate.squad import answers, exact_match, f1, normalize_answer
+from export.checkpoint import load_checkpoint
+from export.onnx_export import export_onnx
+from export.onnx_file import write_onnx
+
+SHARED = Path(__file__).parents[2] / "../shared"
 
 
 def reference_answers(features, examples, all_start, all_end, n_best, max_answer_length):
@@ -135,3 +151,105 @@ def test_scores_equal_torchmetrics():
     )
     assert 100 * f1(predicted, examples).mean() == pytest.approx(float(expected["f1"]), abs=1e-4)
     assert 0.3 < exact_match(predicted, examples).mean() < f1(predicted, examples).mean() < 1
+
+
+def official_scores(predicted, examples):
+    """Exact match and F1 in per cent, written after the description of evaluate-v1.1.py.
+
+    Lower-case, punctuation out, articles out, white space to single spaces, in this order; the best
+    score over the accepted answers; the mean over questions.
+    """
+
+    def normalized(text):
+        kept = [character for character in text.lower() if character not in set(string.punctuation)]
+        without = re.sub(r"\b(a|an|the)\b", " ", "".join(kept))
+        return " ".join(without.split())
+
+    def overlap(text, answer):
+        left, right = normalized(text).split(), normalized(answer).split()
+        common = 0
+        remaining = list(right)
+        for word in left:
+            if word in remaining:
+                remaining.remove(word)
+                common += 1
+        if common == 0:
+            return 0
+        precision, recall = 1.0 * common / len(left), 1.0 * common / len(right)
+        return (2 * precision * recall) / (precision + recall)
+
+    exact = total = 0
+    for text, example in zip(predicted, examples, strict=True):
+        exact += max(normalized(text) == normalized(answer) for answer in example.answers)
+        total += max(overlap(text, answer) for answer in example.answers)
+    return 100.0 * exact / len(examples), 100.0 * total / len(examples)
+
+
+_ODD = (
+    *(
+        "the The THE",
+        "a",
+        "",
+        " ",
+        "U.S.",
+        "U. S.",
+        "half-time",
+        "halftime",
+        "an\u00a0apple",
+        "Apple",
+    ),
+    *(
+        "\u201cquoted\u201d",
+        "quoted",
+        "na\u00efve",
+        "NA\u00cfVE",
+        "x the y",
+        "xthey",
+        "3,000",
+        "3000",
+    ),
+    *("the cat's", "cats", "a-b an-c", "ab anc", "\u0130stanbul", "word word", "word", "the.the"),
+)
+
+
+def test_scores_equal_the_official_scripts():
+    generator = np.random.default_rng(11)
+    predicted, examples = [], []
+    for index in range(2000):
+        picked = [" ".join(generator.choice(_ODD, generator.integers(1, 4))) for _ in range(4)]
+        accepted = tuple(picked[: generator.integers(1, 4)])
+        predicted.append(picked[3] if index % 4 else accepted[-1].upper())
+        examples.append(QuestionExample(str(index), "?", "", accepted, (0,) * len(accepted)))
+    exact, overlap = official_scores(predicted, examples)
+    assert 100 * exact_match(predicted, examples).mean() == pytest.approx(exact, abs=1e-9)
+    assert 100 * f1(predicted, examples).mean() == pytest.approx(overlap, abs=1e-9)
+    assert 20 < exact < overlap < 90
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
+def test_answers_of_a_real_model_are_those_of_the_reference(tmp_path):
+    task = get_task("squad")
+    checkpoint = load_checkpoint(str(SHARED / "checkpoints/minilm-squad"), task)
+    examples = load_examples(task, Split.DEV, SHARED / "data")[::180]
+    # Half of the usual length: more questions then have several windows.
+    features = tokenize(task, checkpoint.tokenizer, examples, 192)
+    assert len(features.input_ids) > 1.2 * len(examples)
+    write_onnx(export_onnx(checkpoint, task.head), tmp_path / "fp32.onnx")
+    profiles = any_length(bucket_profiles(task.buckets, 16))
+    session = OrtSession(tmp_path / "fp32.onnx", Precision.FP32, profiles)
+    data = EvaluationSet(task, examples, as_blocks(features), 0)
+    outputs = run_rows(session, data, SilentProgress(), "").values
+    logits = (outputs["start_logits"], outputs["end_logits"])
+    found = answers(features, examples, *logits)
+    assert found == reference_answers(features, examples, *logits, 20, 30)
+    exact, overlap = official_scores(found, examples)
+    assert 100 * exact_match(found, examples).mean() == pytest.approx(exact, abs=1e-9)
+    assert 100 * f1(found, examples).mean() == pytest.approx(overlap, abs=1e-9)
+    assert overlap > 60  # the checkpoint's F1 is 74.9
+    generator = np.random.default_rng(0)
+    noise = [
+        [generator.normal(0, 3, len(row)).astype(np.float32) for row in side] for side in logits
+    ]
+    expected = reference_answers(features, examples, *noise, 20, 30)
+    assert answers(features, examples, *noise) == expected
