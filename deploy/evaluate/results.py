@@ -87,6 +87,7 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "arithmetic": run.info.arithmetic,
         "simulated": run.info.simulated,
         "simulated_parts": list(run.info.simulated_parts),
+        "simulated_parts": list(run.info.simulated_parts),
         "device": run.info.device,
         "metrics": run.metrics,
         "n": run.n,
