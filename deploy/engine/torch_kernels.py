@@ -75,7 +75,10 @@ def quantized_linear(
 
     rows = x.reshape(-1, x.shape[-1])
     if x.dtype is torch.int8:
-        sums = torch._int_mm(rows, weight).float()
+        # On a GPU, torch's product wants more than 16 rows.
+        missing = max(0, 17 - rows.shape[0]) if x.is_cuda else 0
+        padded = torch.nn.functional.pad(rows, (0, 0, 0, missing))
+        sums = torch._int_mm(padded, weight)[: rows.shape[0]].float()
     else:
         sums = rows.float() @ weight.float()
     result = sums * (scale * channel) + bias.float()

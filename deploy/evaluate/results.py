@@ -87,7 +87,6 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "arithmetic": run.info.arithmetic,
         "simulated": run.info.simulated,
         "simulated_parts": list(run.info.simulated_parts),
-        "simulated_parts": list(run.info.simulated_parts),
         "device": run.info.device,
         "metrics": run.metrics,
         "n": run.n,

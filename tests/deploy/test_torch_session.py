@@ -256,3 +256,15 @@ def test_an_attribute_that_no_export_has_is_named(bert):
     node.attributes["approximate"] = ir.AttrString("approximate", "tanh")
     with pytest.raises(BackendError, match="Gelu with approximate=none only, not tanh"):
         convert(model, AS_WRITTEN)
+
+
+def test_widths_that_8_bit_gemms_cannot_take_are_computed_as_written(tmp_path):
+    narrow = export_random(tmp_path, hidden=40)  # no multiple of 16
+    path = narrow.derive("fp8", PRESETS["fp8"])
+    model, inputs = fp32_arithmetic(path), tokens()
+    fused = convert(model, FOR_GPU)
+    called = {node.target.__name__ for node in fused.module.graph.nodes if callable(node.target)}
+    assert not called & {"fp8_linear", "quantized_linear", "quantized_attention"}
+    literal = run(convert(model), inputs)["logits"]
+    # Attention is one kernel even so, with its softmax output in FP32.
+    assert relative_error(run(fused, inputs)["logits"], literal) < 0.1
