@@ -63,7 +63,7 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
     with hold_folder(folder.path):
         manifest, results = read_json(folder.manifest), read_results(folder)
         build = results["config"]
-        task = _task(results)
+        task = settled_task(results)
         limits = limits_to_apply(config, build)
         check_metrics(limits.minima, task)
         models = [
@@ -93,8 +93,12 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
     return results
 
 
-def _task(results: Mapping[str, Any]) -> Task:
-    """The task as the build settled it; the checkpoint that it was settled by may be elsewhere."""
+def settled_task(results: Mapping[str, Any]) -> Task:
+    """The task as the build settled it; the checkpoint that it was settled by may be elsewhere.
+
+    Raises:
+        EvaluationError: The task file has changed since.
+    """
     task = get_task(results["config"]["task"])
     if task.identity != results["task"]:
         raise EvaluationError(
@@ -130,7 +134,7 @@ def _data(
     """What to evaluate on, and how many of all examples the build was evaluated on."""
     data_dir = config.data_dir or (Path(build["data_dir"]) if build["data_dir"] else None)
     examples = load_examples(task, Split.DEV, data_dir)
-    tokenizer = _tokenizer(folder)
+    tokenizer = read_tokenizer(folder)
     # The build's largest bucket is within the model's positions.
     longest = min(task.max_length, build["buckets"][-1])
     chosen = first_examples(examples, config.limit)
@@ -139,7 +143,12 @@ def _data(
     return EvaluationSet(task, chosen, blocks, tokenizer.pad_token_id), built_on
 
 
-def _tokenizer(folder: BuildFolder) -> Any:
+def read_tokenizer(folder: BuildFolder) -> Any:
+    """The tokenizer that a build keeps.
+
+    Raises:
+        BuildFolderError: It is missing or damaged.
+    """
     from transformers import AutoTokenizer
 
     try:
