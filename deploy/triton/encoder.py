@@ -216,13 +216,22 @@ def _verified(
         raise BuildFolderError(
             f"the manifest of '{folder.path}' lists no {precision.value} model", "build it again"
         )
-    for name, expected in hashes.items():
-        path = folder.path / name
-        if not path.is_file() or sha256(path) != expected:
-            raise BuildFolderError(
-                f"'{path}' is not the file that the manifest lists", "build it again"
-            )
+    for name in hashes:
+        check_listed(folder, manifest, folder.path / name)
     return hashes
+
+
+def check_listed(folder: BuildFolder, manifest: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file of a build that is not what the manifest says.
+
+    Raises:
+        BuildFolderError: It is missing, has changed, or is not listed.
+    """
+    listed = manifest["files"].get(path.relative_to(folder.path).as_posix(), {})
+    if not path.is_file() or sha256(path) != listed.get("sha256"):
+        raise BuildFolderError(
+            f"'{path}' is not the file that the manifest lists", "build it again"
+        )
 
 
 def _signature(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -59,7 +59,7 @@ def write_repository(config: TritonConfig, progress: Progress | None = None) -> 
         batching = {each.precision: _batching(config, results, each) for each in encoders}
         text = None
         if config.text:
-            text = make_text_model(folder, task, names[default.precision], default)
+            text = make_text_model(folder, manifest, task, names[default.precision], default)
         models: dict[str, ModelFiles] = {
             names[each.precision]: _encoder_files(
                 names[each.precision], each, _shared(batching[each.precision], text)

@@ -15,7 +15,7 @@ from calib_data.tasks import Examples, Head, QuestionExample, Task, TextExample
 from deploy.artifacts import BuildFolder
 from deploy.errors import BuildFolderError
 from deploy.evaluate.pipeline import read_tokenizer
-from deploy.triton.encoder import Encoder, TensorSpec
+from deploy.triton.encoder import Encoder, TensorSpec, check_listed
 from deploy.triton.server.bert_text import TextSpec, TextTokenizer
 
 _TOKENIZER = "tokenizer.json"
@@ -48,12 +48,17 @@ class TextModel:
 
 
 def make_text_model(
-    folder: BuildFolder, task: Task, encoder_name: str, encoder: Encoder
+    folder: BuildFolder,
+    manifest: Mapping[str, Any],
+    task: Task,
+    encoder_name: str,
+    encoder: Encoder,
 ) -> TextModel:
     """Collect what the server needs to turn texts into answers.
 
     Args:
         folder: The build, which keeps the tokenizer.
+        manifest: Its manifest.
         task: Its task, labels settled.
         encoder_name: Name in the server of the model that takes token ids.
         encoder: That model.
@@ -69,6 +74,7 @@ def make_text_model(
             f"'{folder.tokenizer}' has no {_TOKENIZER}, which the server reads",
             "leave --text out, or build again from a checkpoint with a fast tokenizer",
         )
+    check_listed(folder, manifest, path)
     spec = TextSpec(
         encoder=encoder_name,
         inputs=tuple(each.name for each in encoder.inputs),
