@@ -294,13 +294,10 @@ def test_questions_get_the_answers_of_the_harness(squad):
     out, repository = squad
     task, examples, expected = judged(out, out.parent / "data")
     with text_model(repository, "squad") as (model, server):
-        (batched,) = execute(
-            model,
-            request(question=[e.question for e in examples], context=[e.context for e in examples]),
-        )
-        single = execute(
-            model, *(request(question=e.question, context=e.context) for e in examples)
-        )
+        questions, contexts = ([getattr(e, name) for e in examples] for name in task.columns)
+        (batched,) = execute(model, request(question=questions, context=contexts))
+        pairs = zip(questions, contexts, strict=True)
+        single = execute(model, *(request(question=q, context=c) for q, c in pairs))
     assert values(batched, "answer") == list(expected.texts)
     assert [values(each, "answer")[0] for each in single] == list(expected.texts)
     windows = sum(batch for batch, _ in server.asked) // 2
