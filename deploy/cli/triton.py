@@ -54,7 +54,7 @@ def command(
     Examples:
       deploy triton out/sst2 --repository models --text
 
-      deploy triton out/demo --repository models --backend onnxruntime --precision fp32
+      deploy triton out/demo --repository models --backend onnxruntime
     """
     options: dict[str, Any] = {
         "out": out,

@@ -65,7 +65,8 @@ def choose_batching(
         return Batching(
             preferred=tuple(sorted({*powers, max_batch} - {1})),
             max_queue_delay_us=max_queue_delay_us or 0,
-            source="powers of two: no latency of this precision on this backend was measured",
+            source="powers of two, since `deploy bench` has not measured this precision on this "
+            "backend",
         )
     preferred = {batch for curve in curves.values() for batch in _paying(curve)}
     delay = round(1000 * DELAY_SHARE * min(curve[0].p50_ms for curve in curves.values()))

@@ -331,6 +331,23 @@ def test_a_repository_on_another_disk_gets_copies(folder, tmp_path, monkeypatch)
     assert sha256(copy) == sha256(folder.onnx("fp16"))
 
 
+def test_a_mounted_repository_is_written_within_its_own_file_system(folder, tmp_path, monkeypatch):
+    models = tmp_path / "models"
+    models.mkdir()
+    staged = []
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == models)
+    monkeypatch.setattr(
+        "deploy.triton.repository.os.link", lambda _, to: staged.append(to) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        write(folder, models, backend="onnxruntime", precision="fp16")
+    assert staged[0].is_relative_to(models)
+    # Nothing half-made stays for the server to find.
+    assert contents(models) == ["deploy.json"]
+    monkeypatch.undo()
+    write(folder, models, backend="onnxruntime", precision="fp16")
+
+
 def test_a_build_made_anew_does_not_change_what_is_served(folder, tmp_path):
     write(folder, tmp_path / "models", backend="onnxruntime", precision="fp16")
     served = tmp_path / "models" / "demo-fp16" / "1" / "model.onnx"
@@ -351,7 +368,7 @@ def test_json_says_what_was_written_and_how_to_serve_it(datacenter, tmp_path, ru
         {"batch": MAX_BATCH, "sequence": bucket} for bucket in BUCKETS
     ]
     assert first["preferred_batch_size"] == [2, 4, 8, 16]
-    assert "no latency" in first["batching"]
+    assert "has not measured" in first["batching"]
     assert written["default"] == written["text"]["encoder"]
     *_, serve = written["serve"]
     assert f"{models}:/models" in serve
@@ -360,7 +377,14 @@ def test_json_says_what_was_written_and_how_to_serve_it(datacenter, tmp_path, ru
     # As a table it says no less.
     table = run_cli("triton", datacenter.path, "--repository", models, "--text")
     assert (table.code, table.err) == (0, "")
-    for said in ("demo-fp8", "2,4,8,16", "no latency", "input_ids INT64 [-1]", "11.4.0.106", serve):
+    for said in (
+        "demo-fp8",
+        "2,4,8,16",
+        "has not measured",
+        "input_ids INT64 [-1]",
+        "11.4.0.106",
+        serve,
+    ):
         assert said in table.out
 
 
