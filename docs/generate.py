@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from enum import Enum
@@ -19,8 +20,8 @@ PAGE = Path(__file__).with_name("commands.md")
 _HEAD = """\
 # Commands
 
-What `deploy COMMAND --help` says, on one page. `make docs` writes it from the command line, and a test
-compares the two.
+What `deploy COMMAND --help` says, on one page. `make docs` writes it from the command line, and a
+test compares the two.
 """
 
 _EXAMPLES = "Examples:"
@@ -46,7 +47,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
     text, _, examples = inspect.cleandoc(command.help).partition(_EXAMPLES)
     yield f"## deploy {name}"
     yield ""
-    yield text.strip()
+    yield _linked(text.strip())
     yield ""
     lines = [line.strip() for line in examples.splitlines() if line.strip()]
     if lines:
@@ -66,7 +67,8 @@ def _options(command: Any) -> Iterator[str]:
         yield "| argument | |"
         yield "|---|---|"
         for each in arguments:
-            yield f"| `{each.name.upper()}{' …' if each.nargs == -1 else ''}` | {_cell(each.help)} |"
+            name = each.name.upper() + (" …" if each.nargs == -1 else "")
+            yield f"| `{name}` | {_cell(each.help)} |"
         yield ""
     yield "| option | default | |"
     yield "|---|---|---|"
@@ -79,7 +81,7 @@ def _spelled(option: Any) -> str:
     name = ", ".join(option.opts)
     if option.is_flag:
         return name
-    return f"{name} {option.metavar or option.opts[0].lstrip('-').replace('-', '_').upper()}"
+    return f"{name} {option.metavar or '…'}"
 
 
 def _default(option: Any) -> str:
@@ -98,7 +100,12 @@ def _summary(command: Any) -> str:
 
 
 def _cell(text: str | None) -> str:
-    return (text or "").replace("|", "\\|")
+    return _linked((text or "").replace("|", "\\|"))
+
+
+def _linked(text: str) -> str:
+    """Other pages, which the command line can only name."""
+    return re.sub(r"docs/([\w-]+\.md)", r"[\1](\1)", text)
 
 
 def main() -> None:
