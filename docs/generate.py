@@ -51,9 +51,11 @@ def _command(name: str, command: Any) -> Iterator[str]:
     yield ""
     lines = [line.strip() for line in examples.splitlines() if line.strip()]
     if lines:
+        # A line that is not a command of its own continues the one above.
+        script = re.sub(r" *\\?\n(?!deploy )", " \\\\\n    ", "\n".join(lines))
         yield "<!-- needs: a model or a build -->"
         yield "```bash"
-        yield from lines
+        yield script
         yield "```"
         yield ""
     yield from _options(command)

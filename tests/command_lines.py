@@ -98,10 +98,10 @@ def subcommand(command: list[str]) -> str | None:
     return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
-def deploy_commands() -> set[str]:
-    """The subcommands there are."""
+def is_announced(command: list[str]) -> bool:
+    """Whether it is one of `deploy triton` while there is no such command yet."""
     root: Any = typer.main.get_command(app)
-    return set(root.commands)
+    return subcommand(command) == "triton" and "triton" not in root.commands
 
 
 def _deploy(arguments: list[str]) -> None:
@@ -226,7 +226,7 @@ def _docker_compose(arguments: list[str]) -> None:
 
 def _pipeline(arguments: list[str]) -> None:
     for command in split_script(print_pipeline(*arguments)):
-        if command[0] != "mkdir":
+        if not is_announced(command):
             dry_run(command)
 
 
@@ -263,6 +263,7 @@ _CHECKS: Mapping[str, Callable[[list[str]], None]] = {
     "python": _python,
     "make": _make,
     "pip": _pip,
+    "mkdir": lambda arguments: None,
     "docker": _docker,
     "docker/build-and-report.sh": _pipeline,
 }
