@@ -4,9 +4,9 @@
     from deploy import BuildConfig, Precision, Session, build, open_session
     from transformers import AutoTokenizer
 
-    config = BuildConfig(model="demo", task="demo", out=Path("out/demo"))
-    results = build(config)
-    print(results["accuracy"]["fp8"]["metrics"], results["gates"])
+    precisions = (Precision.FP8, Precision.INT8)
+    config = BuildConfig(model="demo", task="demo", out=Path("out/demo"), precision=precisions)
+    print(build(config)["accuracy"]["fp8"]["metrics"])
     session: Session = open_session(config.out, Precision.FP8)
     tokenizer = AutoTokenizer.from_pretrained(config.out / "tokenizer")
     tokens = tokenizer(["a fine film", "a dull one"], padding=True, return_tensors="np")
