@@ -144,7 +144,7 @@ def _data(
 
 
 def read_tokenizer(folder: BuildFolder) -> Any:
-    """The tokenizer that a build keeps.
+    """Load the tokenizer that the build was made with; nothing is fetched.
 
     Raises:
         BuildFolderError: It is missing or damaged.
