@@ -97,7 +97,7 @@ fi
 # As the calling user, so that the results are theirs. The hub's token is passed on, not written out.
 container=(docker run --rm --init --gpus all --user "$(id -u):$(id -g)" --env HF_TOKEN
     --mount 'type=volume,source=bert-trt-deploy-cache,target=/cache'
-    --mount "type=bind,source=$out,target=/work")
+    --mount "type=bind,source=$out,target=/workspace")
 if [[ -d $model ]]; then
     container+=(--mount "type=bind,source=$(realpath -- "$model"),target=/model,readonly")
     model=/model
@@ -134,9 +134,9 @@ step docker build "${image_options[@]}" "$root"
 step mkdir -p "$out"
 # With FP32 among them, the reference is an engine too.
 gated_step "${container[@]}" build --model "$model" --task "$task" \
-    --precision fp32,fp16,int8,fp8 --engine tensorrt --out /work/build "${build_options[@]}"
-gated_step "${container[@]}" evaluate /work/build --backend tensorrt "${evaluate_options[@]}"
-step "${container[@]}" bench /work/build --backend tensorrt "${bench_options[@]}"
-step "${container[@]}" triton /work/build --repository /work/models "${triton_options[@]}"
+    --precision fp32,fp16,int8,fp8 --engine tensorrt --out /workspace/build "${build_options[@]}"
+gated_step "${container[@]}" evaluate /workspace/build --backend tensorrt "${evaluate_options[@]}"
+step "${container[@]}" bench /workspace/build --backend tensorrt "${bench_options[@]}"
+step "${container[@]}" triton /workspace/build --repository /workspace/models "${triton_options[@]}"
 $print || printf '\nreport: %s\nTriton repository: %s\n' "$out/build/report.html" "$out/models" >&2
 exit "$gate"

@@ -99,7 +99,7 @@ def test_what_runs_has_a_virtual_environment_and_no_tool_that_made_it(target):
     assert f"COPY --from={target}-builder /opt/venv /opt/venv" in body
     assert not re.search(r"pip install|apt-get|gcc|build-essential", body)
     assert re.search(r"^USER 10001$", body, re.MULTILINE)
-    assert 'VOLUME ["/cache", "/work"]' in body
+    assert 'VOLUME ["/cache", "/workspace"]' in body
     assert re.search(r"HEALTHCHECK .*\"deploy\", \"doctor\", \"--json\"", body)
 
 

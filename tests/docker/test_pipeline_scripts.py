@@ -129,7 +129,7 @@ def test_local_folders_are_mounted_and_names_with_spaces_survive(tmp_path):
     build = next(each for each in split_script(printed) if subcommand(each) == "build")
     assert f"type=bind,source={model},target=/model,readonly" in build
     assert f"type=bind,source={data},target=/data,readonly" in build
-    assert f"type=bind,source={out},target=/work" in build
+    assert f"type=bind,source={out},target=/workspace" in build
     assert build[build.index("--model") + 1] == "/model"
     assert build[build.index("--data-dir") + 1] == "/data"
     assert not out.exists()
@@ -170,8 +170,8 @@ def stand_in(folder: Path, name: str, script: str) -> dict[str, str]:
     ("failing", "code", "ran"),
     [
         ("nothing", 0, ["build", "evaluate", "bench", "triton"]),
-        ("evaluate /work/build", 3, ["build", "evaluate", "bench", "triton"]),
-        ("bench /work/build", 1, ["build", "evaluate", "bench"]),
+        ("evaluate /workspace/build", 3, ["build", "evaluate", "bench", "triton"]),
+        ("bench /workspace/build", 1, ["build", "evaluate", "bench"]),
     ],
 )
 def test_a_gate_is_told_at_the_end_and_a_failure_at_once(failing, code, ran, tmp_path):
