@@ -33,9 +33,9 @@ from calib_data.tasks import Split, get_task
 from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
-from deploy.evaluate.compare import compare
-from deploy.evaluate.harness import EvaluationSet, run_rows
-from deploy.evaluate.predictions import predict_from_outputs
+from deploy.evaluation.compare import compare
+from deploy.evaluation.harness import EvaluationSet, run_rows
+from deploy.evaluation.predictions import predict_from_outputs
 from deploy.pipeline import write_precision
 from export.calibrate import calibrate
 from export.checkpoint import load_checkpoint

@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from calib_data.errors import ToolchainError
-    from deploy.api import build, open_session
+    from deploy.api import build, evaluate, open_session
     from deploy.config import BuildConfig, EngineChoice
     from deploy.engine.session import Backend, Precision, Session
-    from deploy.evaluate.config import EvaluateConfig
-    from deploy.evaluate.pipeline import evaluate_folder as evaluate
+    from deploy.evaluation.config import EvaluateConfig
 
 __all__ = [
     "Backend",
@@ -46,18 +45,17 @@ _MODULES = {
     "Backend": "deploy.engine.session",
     "BuildConfig": "deploy.config",
     "EngineChoice": "deploy.config",
-    "EvaluateConfig": "deploy.evaluate.config",
+    "EvaluateConfig": "deploy.evaluation.config",
     "Precision": "deploy.engine.session",
     "Session": "deploy.engine.session",
     "ToolchainError": "calib_data.errors",
     "build": "deploy.api",
+    "evaluate": "deploy.api",
     "open_session": "deploy.api",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "evaluate":  # the package, which can be called
-        return import_module("deploy.evaluate")
     if name not in _MODULES:
         raise AttributeError(f"module 'deploy' has no attribute '{name}'")
     # Kept, so that this is asked once for each name.

@@ -13,7 +13,8 @@ from deploy.engine import opening
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Backend, Precision, Session
 from deploy.errors import BuildFolderError
-from deploy.evaluate.pipeline import read_tokenizer
+from deploy.evaluation.config import EvaluateConfig
+from deploy.evaluation.pipeline import evaluate_folder, read_tokenizer
 
 
 def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -30,6 +31,22 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
         ToolchainError: Whatever the user has to mend; its `remedy` says how.
     """
     return pipeline.build(config_from_dict(config_to_dict(config)), progress)
+
+
+def evaluate(config: EvaluateConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Judge the models of a finished build again, as `deploy evaluate` does.
+
+    Args:
+        config: What to evaluate, on what, and what it is held to.
+        progress: Told about everything that takes over a second; None for silence.
+
+    Returns:
+        The content of results.json, which is written too.
+
+    Raises:
+        ToolchainError: Whatever the user has to mend; its `remedy` says how.
+    """
+    return evaluate_folder(config, progress)
 
 
 def open_session(out: Path, precision: Precision, backend: Backend | None = None) -> Session:

@@ -67,7 +67,7 @@ class BuildFolder:
 
     @property
     def examples(self) -> Path:
-        """The examples that each precision changes; see `deploy.evaluate.examples`."""
+        """The examples that each precision changes; see `deploy.evaluation.examples`."""
         return self.path / "examples.json"
 
     @property

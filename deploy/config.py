@@ -13,7 +13,7 @@ from calib_data.errors import UsageError
 from calib_data.tasks import Task, get_task, is_task_file
 from deploy.engine.builder import BuilderOptions, HardwareCompatibility
 from deploy.engine.session import Backend, Precision
-from deploy.evaluate.gates import AccuracyLimits
+from deploy.evaluation.gates import AccuracyLimits
 from export.errors import RecipeError
 from export.precision import FloatType
 from export.recipe import PRESETS, QuantRecipe, load_recipe, recipe_from_dict, recipe_to_dict

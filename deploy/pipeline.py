@@ -39,11 +39,11 @@ from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
 from deploy.environment import describe_environment, find_gpus
 from deploy.errors import EngineError
-from deploy.evaluate.gates import Gate, accuracy_gates, fusion_gates
-from deploy.evaluate.harness import Run
-from deploy.evaluate.label_order import seems_permuted
-from deploy.evaluate.results import examples_to_dict
-from deploy.evaluate.stage import (
+from deploy.evaluation.gates import Gate, accuracy_gates, fusion_gates
+from deploy.evaluation.harness import Run
+from deploy.evaluation.label_order import seems_permuted
+from deploy.evaluation.results import examples_to_dict
+from deploy.evaluation.stage import (
     Evaluation,
     ModelToEvaluate,
     evaluate_models,

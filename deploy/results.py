@@ -11,9 +11,9 @@ from deploy.artifacts import SCHEMA_VERSION
 from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.fusion import ProfileFusion, fusion_counts, fusion_to_dict
 from deploy.engine.session import Precision
-from deploy.evaluate.gates import Gate, worst_profile
-from deploy.evaluate.results import with_evaluation
-from deploy.evaluate.stage import Evaluation
+from deploy.evaluation.gates import Gate, worst_profile
+from deploy.evaluation.results import with_evaluation
+from deploy.evaluation.stage import Evaluation
 from export.calibration_table import CalibrationTable
 from export.recipe import recipe_to_dict
 

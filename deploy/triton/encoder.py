@@ -15,7 +15,7 @@ from deploy.engine.plan import PlanInfo, read_plan_info
 from deploy.engine.profiles import Profile, bucket_profiles
 from deploy.engine.session import Precision
 from deploy.errors import BuildFolderError, EngineError, PlanError
-from deploy.evaluate.stage import model_hashes
+from deploy.evaluation.stage import model_hashes
 from deploy.triton.config import ServingBackend
 
 _Read = Callable[[BuildFolder, Mapping[str, Any], Mapping[str, Any], Precision], "Encoder"]

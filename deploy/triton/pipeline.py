@@ -13,7 +13,7 @@ import numpy as np
 from calib_data.progress import Progress, SilentProgress
 from deploy.artifacts import BuildFolder, hold_folder, read_json, read_results
 from deploy.engine.session import Precision
-from deploy.evaluate.pipeline import settled_task
+from deploy.evaluation.pipeline import settled_task
 from deploy.report.verdict import verdict
 from deploy.triton.batching import Batching, choose_batching
 from deploy.triton.config import ServingBackend, TritonConfig, parse_name

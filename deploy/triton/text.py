@@ -14,7 +14,7 @@ from calib_data.features import tokenize
 from calib_data.tasks import Examples, Head, QuestionExample, Task, TextExample
 from deploy.artifacts import BuildFolder
 from deploy.errors import BuildFolderError
-from deploy.evaluate.pipeline import read_tokenizer
+from deploy.evaluation.pipeline import read_tokenizer
 from deploy.triton.encoder import Encoder, TensorSpec, check_listed
 from deploy.triton.server.bert_text import TextSpec, TextTokenizer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import subprocess
 import sys
@@ -37,8 +36,7 @@ def test_an_unknown_name_is_an_attribute_error():
         deploy.evalute  # noqa: B018
 
 
-def test_evaluate_stays_a_function_after_its_package_is_imported(tmp_path):
-    importlib.import_module("deploy.evaluate.gates")
+def test_evaluate_refuses_a_folder_that_holds_no_build(tmp_path):
     with pytest.raises(BuildFolderError) as raised:
         deploy.evaluate(deploy.EvaluateConfig(out=tmp_path))
     assert "results.json" in raised.value.message

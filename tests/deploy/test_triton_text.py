@@ -28,9 +28,9 @@ from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
 from deploy.errors import BuildFolderError
-from deploy.evaluate.harness import EvaluationSet, run_rows
-from deploy.evaluate.pipeline import read_tokenizer, settled_task
-from deploy.evaluate.predictions import predict_from_outputs
+from deploy.evaluation.harness import EvaluationSet, run_rows
+from deploy.evaluation.pipeline import read_tokenizer, settled_task
+from deploy.evaluation.predictions import predict_from_outputs
 from deploy.pipeline import build
 from deploy.triton.config import triton_config_from_dict
 from deploy.triton.pipeline import write_repository

@@ -1,7 +1,7 @@
 """Texts to token ids, and a model's outputs to answers, with numpy and tokenizers alone.
 
 This file is copied beside `model.py` into a Triton repository. It gives the very token ids and
-answers of `calib_data.features` and `deploy.evaluate`, by which the model was calibrated and
+answers of `calib_data.features` and `deploy.evaluation`, by which the model was calibrated and
 judged, without transformers, which a server need not have.
 """
 
@@ -19,7 +19,7 @@ from tokenizers import Encoding, Tokenizer
 
 QUESTION_ANSWERING = "question-answering"
 
-# Of deploy.evaluate.squad.answers: starts and ends looked at, and tokens at most in an answer.
+# Of deploy.evaluation.squad.answers: starts and ends looked at, and tokens at most in an answer.
 _N_BEST = 20
 _MAX_ANSWER_LENGTH = 30
 
@@ -297,7 +297,7 @@ def decode(
 def _answers(
     contexts: Sequence[str], rows: Sequence[Row], outputs: Sequence[Mapping[str, NDArray[Any]]]
 ) -> Arrays:
-    """The best span of each context over all its windows; see `deploy.evaluate.squad.answers`."""
+    """The best span of each context over all its windows; see `deploy.evaluation.squad.answers`."""
     best_text = [""] * len(contexts)
     best_score = np.zeros((len(contexts), 1), dtype=np.float32)
     answered = set()

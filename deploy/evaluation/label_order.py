@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from calib_data.tasks import Examples, Task
-from deploy.evaluate.predictions import ClassPredictions, Predictions, labels_of
+from deploy.evaluation.predictions import ClassPredictions, Predictions, labels_of
 
 # So unlikely by chance that it would be a false alarm once in a thousand useless models.
 _SIGNIFICANCE = 1e-3

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deploy.artifacts import SCHEMA_VERSION
-from deploy.evaluate.compare import Comparison, Drop
-from deploy.evaluate.examples import KEPT, SHOWN, changed_to_dict
-from deploy.evaluate.harness import Run
-from deploy.evaluate.stage import Evaluation
+from deploy.evaluation.compare import Comparison, Drop
+from deploy.evaluation.examples import KEPT, SHOWN, changed_to_dict
+from deploy.evaluation.harness import Run
+from deploy.evaluation.stage import Evaluation
 
 # What a run found; all else says what it was.
 _FOUND = ("metrics", "seconds", "compare")

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from calib_data.tasks import Examples, Task
 from deploy.errors import EvaluationError
-from deploy.evaluate.predictions import (
+from deploy.evaluation.predictions import (
     AnswerPredictions,
     Predictions,
     ValuePredictions,
     labels_of,
     score_terms,
 )
-from deploy.evaluate.resampling import Terms
-from deploy.evaluate.squad import normalize_answer
+from deploy.evaluation.resampling import Terms
+from deploy.evaluation.squad import normalize_answer
 
 _RESAMPLES = 2000  # Efron & Tibshirani ask for at least 1,000 for a percentile interval
 _AT_ONCE = 250

@@ -20,8 +20,8 @@ from calib_data.tasks import Examples, Head, Task
 from deploy.engine.profiles import Profile
 from deploy.engine.session import Arrays, Precision, Session, SessionInfo
 from deploy.errors import EvaluationError
-from deploy.evaluate.journal import Answer, Journal
-from deploy.evaluate.predictions import Predictions, predict_from_outputs, score
+from deploy.evaluation.journal import Answer, Journal
+from deploy.evaluation.predictions import Predictions, predict_from_outputs, score
 
 
 @dataclass(frozen=True)

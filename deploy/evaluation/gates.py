@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from deploy.engine.fusion import ProfileFusion
 from deploy.engine.session import Precision
-from deploy.evaluate.compare import Comparison
+from deploy.evaluation.compare import Comparison
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from deploy.engine.opening import best_backend, open_session
 from deploy.engine.profiles import Profile, any_length
 from deploy.engine.session import Backend, Precision, SessionInfo
 from deploy.environment import installed_versions
-from deploy.evaluate.compare import Comparison, compare
-from deploy.evaluate.examples import ChangedExamples, changed_examples
-from deploy.evaluate.harness import EvaluationSet, RowOutputs, Run, judge, run_rows
-from deploy.evaluate.journal import Journal
+from deploy.evaluation.compare import Comparison, compare
+from deploy.evaluation.examples import ChangedExamples, changed_examples
+from deploy.evaluation.harness import EvaluationSet, RowOutputs, Run, judge, run_rows
+from deploy.evaluation.journal import Journal
 
 
 @dataclass(frozen=True)

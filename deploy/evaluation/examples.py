@@ -32,9 +32,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib_data.tasks import Examples, QuestionExample, Task, TextExample
-from deploy.evaluate import squad
-from deploy.evaluate.compare import same_predictions
-from deploy.evaluate.predictions import (
+from deploy.evaluation import squad
+from deploy.evaluation.compare import same_predictions
+from deploy.evaluation.predictions import (
     AnswerPredictions,
     ClassPredictions,
     Predictions,

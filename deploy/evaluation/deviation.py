@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from calib_data.progress import Progress
 from deploy.engine.session import Session
-from deploy.evaluate.compare import Comparison, compare
-from deploy.evaluate.harness import EvaluationSet, run_rows
-from deploy.evaluate.predictions import Predictions, predict_from_outputs, score
+from deploy.evaluation.compare import Comparison, compare
+from deploy.evaluation.harness import EvaluationSet, run_rows
+from deploy.evaluation.predictions import Predictions, predict_from_outputs, score
 from export.verify import relative_error
 
 

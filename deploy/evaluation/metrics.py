@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.evaluate.resampling import Floats, Terms, mean_terms, pearson_of_sums, spearman_terms
+from deploy.evaluation.resampling import Floats, Terms, mean_terms, pearson_of_sums, spearman_terms
 
 ClassIds = NDArray[np.int64]
 

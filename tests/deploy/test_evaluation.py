@@ -18,8 +18,8 @@ from calib_data.progress import SilentProgress
 from deploy.artifacts import BuildFolder, hold_folder, read_json, sha256
 from deploy.config import config_from_dict, config_to_dict
 from deploy.engine.session import Precision
-from deploy.evaluate.config import evaluate_config_from_dict
-from deploy.evaluate.pipeline import evaluate_folder
+from deploy.evaluation.config import evaluate_config_from_dict
+from deploy.evaluation.pipeline import evaluate_folder
 from deploy.pipeline import build
 
 EXAMPLES, BUILT_ON = 4600, 40
@@ -170,8 +170,8 @@ _ATTEMPTS = """
 import os, random, signal, sys, time
 import onnxruntime, sklearn.metrics, transformers
 from transformers import AutoTokenizer
-from deploy.evaluate.config import evaluate_config_from_dict
-from deploy.evaluate.pipeline import evaluate_folder
+from deploy.evaluation.config import evaluate_config_from_dict
+from deploy.evaluation.pipeline import evaluate_folder
 
 out, kills = sys.argv[1], 10
 generator = random.Random(0)

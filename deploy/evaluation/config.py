@@ -17,7 +17,7 @@ from deploy.config import (
     parse_precisions,
 )
 from deploy.engine.session import Backend, Precision
-from deploy.evaluate.gates import AccuracyLimits
+from deploy.evaluation.gates import AccuracyLimits
 
 
 @dataclass(frozen=True)

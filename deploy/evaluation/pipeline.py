@@ -30,11 +30,11 @@ from deploy.engine.opening import best_backend
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
 from deploy.errors import BuildFolderError, EvaluationError
-from deploy.evaluate.config import EvaluateConfig, limits_to_apply, precisions_to_evaluate
-from deploy.evaluate.gates import AccuracyLimits, accuracy_gates
-from deploy.evaluate.harness import EvaluationSet
-from deploy.evaluate.results import comparison_from_dict, examples_to_dict, with_evaluation
-from deploy.evaluate.stage import (
+from deploy.evaluation.config import EvaluateConfig, limits_to_apply, precisions_to_evaluate
+from deploy.evaluation.gates import AccuracyLimits, accuracy_gates
+from deploy.evaluation.harness import EvaluationSet
+from deploy.evaluation.results import comparison_from_dict, examples_to_dict, with_evaluation
+from deploy.evaluation.stage import (
     ModelToEvaluate,
     evaluate_models,
     forget_progress,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from calib_data.features import Features
 from calib_data.tasks import Examples, Head, QuestionExample, Task, TextExample
 from deploy.errors import EvaluationError
-from deploy.evaluate import squad
-from deploy.evaluate.metrics import METRICS
-from deploy.evaluate.resampling import Terms, mean_terms
+from deploy.evaluation import squad
+from deploy.evaluation.metrics import METRICS
+from deploy.evaluation.resampling import Terms, mean_terms
 
 
 @dataclass(frozen=True)
