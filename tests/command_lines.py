@@ -22,8 +22,8 @@ import yaml
 from calib_data.errors import ToolchainError
 from calib_data.tasks import get_task, is_task_file
 from deploy.cli.app import app
-from deploy.config import (
-    EngineChoice,
+from deploy.config import EngineChoice
+from deploy.option_values import (
     parse_backend,
     parse_buckets,
     parse_max_drop,

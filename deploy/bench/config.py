@@ -10,16 +10,16 @@ from typing import Any
 from calib_data.errors import UsageError
 from deploy.bench.baselines import Baseline
 from deploy.bench.sweep import Effort
-from deploy.config import (
+from deploy.engine.profiles import Profile, Shape, bucket_profiles
+from deploy.engine.session import Backend, Precision
+from deploy.errors import BuildFolderError
+from deploy.option_values import (
     parse_backend,
     parse_integers,
     parse_items,
     parse_member,
     parse_precisions,
 )
-from deploy.engine.profiles import Profile, Shape, bucket_profiles
-from deploy.engine.session import Backend, Precision
-from deploy.errors import BuildFolderError
 
 _BATCHES = (1, 8, 32)
 

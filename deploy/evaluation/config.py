@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from calib_data.errors import UsageError
-from deploy.config import (
+from deploy.engine.session import Backend, Precision
+from deploy.evaluation.gates import AccuracyLimits
+from deploy.option_values import (
     parse_backend,
     parse_integer,
     parse_max_drop,
@@ -16,8 +18,6 @@ from deploy.config import (
     parse_min_agreement,
     parse_precisions,
 )
-from deploy.engine.session import Backend, Precision
-from deploy.evaluation.gates import AccuracyLimits
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from calib_data.errors import UsageError
-from deploy.config import parse_integer, parse_member, parse_precisions
 from deploy.engine.session import Precision
+from deploy.option_values import parse_integer, parse_member, parse_precisions
 
 # A model's name is a folder's name, a part of a URL, and a label of a metric.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
