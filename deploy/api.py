@@ -7,12 +7,11 @@ from typing import Any
 
 from calib_data.progress import Progress
 from deploy import pipeline
-from deploy.artifacts import BuildFolder, read_results
+from deploy.artifacts import BuildFolder, check_built, read_results
 from deploy.config import BuildConfig, config_from_dict, config_to_dict
 from deploy.engine import opening
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Backend, Precision, Session
-from deploy.errors import BuildFolderError
 from deploy.evaluation.config import EvaluateConfig
 from deploy.evaluation.pipeline import evaluate_folder, read_tokenizer
 
@@ -59,21 +58,18 @@ def open_session(out: Path, precision: Precision, backend: Backend | None = None
             GPU, onnxruntime.
 
     Raises:
-        BuildFolderError: `out` is no finished build, or lacks the precision.
+        BuildFolderError: `out` is no finished build.
+        UsageError: It lacks the precision.
         BackendError: The backend is not available here, or refuses the model.
         PlanError: The engine is damaged, or of another machine.
     """
     folder = BuildFolder(Path(out))
     results = read_results(folder)
-    if precision not in results["onnx"]:
-        raise BuildFolderError(
-            f"'{out}' has no {Precision(precision).value} model",
-            f"open one of: {', '.join(results['onnx'])}; or build with that precision",
-        )
+    check_built(folder, results, (precision.value,))
     return opening.open_session(
         folder,
-        Precision(precision),
-        backend or opening.best_backend(folder, (Precision(precision),)),
+        precision,
+        backend or opening.best_backend(folder, (precision,)),
         bucket_profiles(tuple(results["config"]["buckets"]), results["config"]["max_batch"]),
         read_tokenizer(folder).pad_token_id,
     )

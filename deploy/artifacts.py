@@ -11,13 +11,14 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from calib_data.errors import UsageError
 from deploy.errors import BuildFolderError
 
 _BLOCK = 1 << 20
@@ -241,6 +242,35 @@ def read_results(folder: BuildFolder) -> dict[str, Any]:
             "build it again with this version of `deploy build`",
         )
     return dict(results)
+
+
+def check_built(folder: BuildFolder, results: Mapping[str, Any], precisions: Iterable[str]) -> None:
+    """Refuse a precision that a build does not have.
+
+    Raises:
+        UsageError: The build lacks one; the remedy lists those it has.
+    """
+    built = results["onnx"]
+    for precision in precisions:
+        if precision not in built:
+            raise UsageError(
+                f"'{folder.path}' has no {precision} model",
+                f"use --precision with any of: {', '.join(built)}; or build again with "
+                f"--precision {precision}",
+            )
+
+
+def check_listed(folder: BuildFolder, manifest: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file of a build that is not what the manifest says.
+
+    Raises:
+        BuildFolderError: It is missing, has changed, or is not listed.
+    """
+    listed = manifest["files"].get(path.relative_to(folder.path).as_posix(), {})
+    if not path.is_file() or sha256(path) != listed.get("sha256"):
+        raise BuildFolderError(
+            f"'{path}' is not the file that the manifest lists", "build it again"
+        )
 
 
 def check_writable(path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calib_data.errors import UsageError
+from deploy.artifacts import BuildFolder, check_built
 from deploy.bench.baselines import Baseline
 from deploy.bench.sweep import Effort
 from deploy.engine.profiles import Profile, Shape, bucket_profiles
@@ -99,14 +100,8 @@ def plan_bench(config: BenchConfig, results: Mapping[str, Any]) -> BenchPlan:
         UsageError: A precision that was not built, or a shape beyond the profiles.
         BuildFolderError: The build did not record its buckets.
     """
+    check_built(BuildFolder(config.out), results, (each.value for each in config.precision or ()))
     built = tuple(Precision(name) for name in results["onnx"])
-    for precision in config.precision or ():
-        if precision not in built:
-            raise UsageError(
-                f"'{config.out}' has no {precision.value} model",
-                f"use --precision with any of: {', '.join(each.value for each in built)}; or "
-                f"build again with --precision {precision.value}",
-            )
     buckets, max_batch = results["config"]["buckets"], results["config"]["max_batch"]
     if not buckets:
         raise BuildFolderError(

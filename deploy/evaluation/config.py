@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from calib_data.errors import UsageError
+from deploy.artifacts import BuildFolder, check_built
 from deploy.engine.session import Backend, Precision
 from deploy.evaluation.gates import AccuracyLimits
 from deploy.option_values import (
@@ -66,14 +66,8 @@ def precisions_to_evaluate(
     Raises:
         UsageError: A precision that was not built.
     """
+    check_built(BuildFolder(config.out), results, (each.value for each in config.precision or ()))
     built = tuple(Precision(name) for name in results["onnx"])
-    for precision in config.precision or ():
-        if precision not in built:
-            raise UsageError(
-                f"'{config.out}' has no {precision.value} model",
-                f"use --precision with any of: {', '.join(each.value for each in built)}; or "
-                f"build again with --precision {precision.value}",
-            )
     return tuple(dict.fromkeys((Precision.FP32, *(config.precision or built))))
 
 

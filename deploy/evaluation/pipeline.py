@@ -18,10 +18,10 @@ from calib_data.sources import load_examples
 from calib_data.tasks import Split, Task, get_task
 from deploy.artifacts import (
     BuildFolder,
+    check_listed,
     hold_folder,
     read_json,
     read_results,
-    sha256,
     update_manifest,
     write_json,
 )
@@ -118,12 +118,8 @@ def _model(
     precision: Precision,
 ) -> ModelToEvaluate:
     hashes = model_hashes(manifest, precision)
-    for name, expected in hashes.items():
-        path = folder.path / name
-        if not path.is_file() or sha256(path) != expected:
-            raise BuildFolderError(
-                f"'{path}' is not the file that the manifest lists", "build it again"
-            )
+    for name in hashes:
+        check_listed(folder, manifest, folder.path / name)
     recipe = results["recipes"].get(precision.value)
     return ModelToEvaluate(precision, None if recipe is None else recipe["name"], hashes)
 

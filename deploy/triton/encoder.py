@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calib_data.errors import UsageError
-from deploy.artifacts import BuildFolder, sha256
+from deploy.artifacts import BuildFolder, check_listed
 from deploy.engine.builder import Flavour
 from deploy.engine.plan import PlanInfo, read_plan_info
 from deploy.engine.profiles import Profile, bucket_profiles
@@ -219,19 +219,6 @@ def _verified(
     for name in hashes:
         check_listed(folder, manifest, folder.path / name)
     return hashes
-
-
-def check_listed(folder: BuildFolder, manifest: Mapping[str, Any], path: Path) -> None:
-    """Refuse a file of a build that is not what the manifest says.
-
-    Raises:
-        BuildFolderError: It is missing, has changed, or is not listed.
-    """
-    listed = manifest["files"].get(path.relative_to(folder.path).as_posix(), {})
-    if not path.is_file() or sha256(path) != listed.get("sha256"):
-        raise BuildFolderError(
-            f"'{path}' is not the file that the manifest lists", "build it again"
-        )
 
 
 def _signature(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

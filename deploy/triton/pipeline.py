@@ -25,7 +25,7 @@ from deploy.triton.model_config import (
     render_text,
     warmups,
 )
-from deploy.triton.repository import ModelFiles, check_repository, write_models
+from deploy.triton.repository import ModelFiles, write_models
 from deploy.triton.text import TextModel, make_text_model
 
 _LOG = logging.getLogger(__name__)
@@ -69,7 +69,6 @@ def write_repository(config: TritonConfig, progress: Progress | None = None) -> 
         if text is not None:
             # The last, for it calls another.
             models[name] = _text_files(name, text, default, batching[default.precision])
-        check_repository(config.repository, name, tuple(models))
         write_models(config.repository, name, models)
     return {
         "repository": str(config.repository),

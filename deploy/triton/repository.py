@@ -32,8 +32,8 @@ class Owned:
     models: Mapping[str, tuple[str, ...]]
 
 
-def check_repository(path: Path, name: str, models: tuple[str, ...]) -> Owned:
-    """Find out before any work whether models may be written.
+def _check_repository(path: Path, name: str, models: tuple[str, ...]) -> Owned:
+    """Find out whether models may be written.
 
     Args:
         path: The repository; it need not exist.
@@ -78,7 +78,7 @@ def write_models(path: Path, name: str, models: Mapping[str, ModelFiles]) -> Non
     Raises:
         BuildFolderError: The repository cannot be written, or holds what is not ours.
     """
-    owned = check_repository(path, name, tuple(models))
+    owned = _check_repository(path, name, tuple(models))
     before = owned.models.get(name, ())
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,10 @@ import numpy as np
 
 from calib_data.features import tokenize
 from calib_data.tasks import Examples, Head, QuestionExample, Task, TextExample
-from deploy.artifacts import BuildFolder
+from deploy.artifacts import BuildFolder, check_listed
 from deploy.errors import BuildFolderError
 from deploy.evaluation.pipeline import read_tokenizer
-from deploy.triton.encoder import Encoder, TensorSpec, check_listed
+from deploy.triton.encoder import Encoder, TensorSpec
 from deploy.triton.server.bert_text import TextSpec, TextTokenizer
 
 _TOKENIZER = "tokenizer.json"
