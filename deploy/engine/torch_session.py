@@ -53,6 +53,10 @@ _INT8_CAPABILITY = (8, 0)
 # Where the copy engine (TMA) begins that feeds our Triton kernels.
 _TRITON_CAPABILITY = (9, 0)
 
+# torch compiles one thing at a time, and refuses to start what it compiled while another thread
+# compiles. Replaying a CUDA graph is free of that.
+_COMPILER = threading.Lock()
+
 _KERNEL_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
 
@@ -292,7 +296,8 @@ class TorchSession:
             for each in inputs:
                 torch._dynamo.mark_dynamic(each, 0)
         try:
-            return self._calls[key](*inputs)
+            with _COMPILER:
+                return self._calls[key](*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise BackendError(
                 f"torch cannot compile the graph: {str(error).strip().splitlines()[0]}",
