@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ def read_onnx(path: Path) -> ir.Model:
     Raises:
         ExportError: The file is missing or is not ONNX.
     """
+    # A graph refers to itself in circles: without this, a build that reads a large file for each
+    # precision has it mapped as many times.
+    gc.collect()
     try:
         return read_model(path)
     except Exception as error:

@@ -182,7 +182,7 @@ def _cast_tensor(name: str, tensor: ir.TensorProtocol, target: FloatType) -> ir.
     import onnx_ir as ir
 
     values = np.asarray(tensor.numpy(), np.float32)
-    largest = float(np.abs(values).max(initial=0.0))
+    largest = max(-float(values.min(initial=0.0)), float(values.max(initial=0.0)))
     if not largest <= target.max_value:
         raise PrecisionError(
             f"constant '{name}' holds {largest:g}, which {target.value} cannot (its largest number "
