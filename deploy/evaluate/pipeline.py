@@ -130,7 +130,7 @@ def _data(
     """What to evaluate on, and how many of all examples the build was evaluated on."""
     data_dir = config.data_dir or (Path(build["data_dir"]) if build["data_dir"] else None)
     examples = load_examples(task, Split.DEV, data_dir)
-    tokenizer = _tokenizer(folder)
+    tokenizer = read_tokenizer(folder)
     # The build's largest bucket is within the model's positions.
     longest = min(task.max_length, build["buckets"][-1])
     chosen = first_examples(examples, config.limit)
@@ -139,7 +139,12 @@ def _data(
     return EvaluationSet(task, chosen, blocks, tokenizer.pad_token_id), built_on
 
 
-def _tokenizer(folder: BuildFolder) -> Any:
+def read_tokenizer(folder: BuildFolder) -> Any:
+    """Load the tokenizer that the build was made with; nothing is fetched.
+
+    Raises:
+        BuildFolderError: It is missing or damaged.
+    """
     from transformers import AutoTokenizer
 
     try:
