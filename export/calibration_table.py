@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calib_data.parsing import parse_json
 from export.codes import dequantize, quantize
 from export.errors import CalibrationError
 from export.histogram import BINS, RangeHistogram
@@ -178,7 +179,7 @@ def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
     """
     remedy = "delete it and build again, so that it is calibrated anew"
     try:
-        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plain: dict[str, Any] = parse_json(path.read_bytes())
         version = plain["version"]
         if version != VERSION:
             raise CalibrationError(f"'{path}' has version {version}, not {VERSION}", remedy)

@@ -8,7 +8,6 @@ it for.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import shlex
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from calib_data.parsing import parse_json
 from deploy.artifacts import (
     SCHEMA_VERSION,
     BuildFolder,
@@ -180,7 +180,7 @@ def _read_listed(folder: BuildFolder, files: Mapping[str, Any], path: Path, reme
 
 def _parse_info(path: Path, content: bytes, remedy: str) -> PlanInfo:
     try:
-        return plan_info_from_dict(json.loads(content))
+        return plan_info_from_dict(parse_json(content))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"'{path}' does not describe a plan: {error!r}", remedy) from error
 

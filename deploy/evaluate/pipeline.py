@@ -20,6 +20,7 @@ from deploy.artifacts import (
     BuildFolder,
     hold_folder,
     read_json,
+    read_manifest,
     read_results,
     sha256,
     update_manifest,
@@ -61,7 +62,7 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
     folder = BuildFolder(config.out)
     read_results(folder)  # before the lock, which makes the folder
     with hold_folder(folder.path):
-        manifest, results = read_json(folder.manifest), read_results(folder)
+        manifest, results = read_manifest(folder), read_results(folder)
         build = results["config"]
         task = _task(results)
         limits = limits_to_apply(config, build)
