@@ -68,6 +68,8 @@ class BuildConfig:
         min_agreement: Least share of examples answered as FP32 does that passes; None sets no gate.
         require_fusion: Whether an incomplete fusion fails the build.
         limit: Evaluate this many dev examples, from the first; None for all.
+        allow_pickle: Whether the tensors of a pytorch_model.bin may be read where a model folder
+            has no safetensors.
     """
 
     model: str
@@ -93,6 +95,7 @@ class BuildConfig:
     min_agreement: float | None = None
     require_fusion: bool = False
     limit: int | None = None
+    allow_pickle: bool = False
 
     @property
     def builder_options(self) -> BuilderOptions:
@@ -456,4 +459,5 @@ _PARSERS: dict[str, Any] = {
     "min_agreement": parse_min_agreement,
     "require_fusion": lambda value: _flag("require_fusion", value),
     "limit": lambda value: parse_integer("limit", value, 1),
+    "allow_pickle": lambda value: _flag("allow_pickle", value),
 }

@@ -18,7 +18,6 @@ from deploy.structure import (
     number,
     one_of,
     optional,
-    plain,
     positive,
     quantity,
     record,
@@ -70,11 +69,15 @@ _fusion = record(
         "unfused": _texts,
         "profiles": sequence(
             record(
-                {"target": text, "min": _shape, "opt": _shape, "max": _shape, **_FUSION},
                 {
+                    "target": text,
+                    "min": _shape,
+                    "opt": _shape,
+                    "max": _shape,
                     "layers": count,
-                    "unfused": sequence(record({"module": text, "reason": text})),
+                    **_FUSION,
                 },
+                {"unfused": sequence(record({"module": text, "reason": text}))},
             )
         ),
     }
@@ -118,6 +121,7 @@ _latency = record(
         "device": text,
         "p50_ms": positive,
         "p90_ms": positive,
+        "p95_ms": positive,
         "p99_ms": positive,
         "throughput_per_s": positive,
         "iterations": some,
@@ -160,7 +164,14 @@ _crossover = record(
     }
 )
 
-_recipe = record({"name": text, "format": text, "kinds": mapping(plain)})
+_kind = record(
+    {"granularity": text, "calibrator": record({"method": text}, {"percentile": number})}
+)
+
+_recipe = record(
+    {"name": text, "format": text, "kinds": mapping(_kind)},
+    {"exclude": _texts, "center_attention": flag, "smoothquant": number},
+)
 
 # A bare name stands for a preset.
 _config = record(

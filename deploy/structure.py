@@ -16,6 +16,9 @@ Structure = Callable[[Any, str], None]
 # Beyond what any quantity of a build is, in its unit; below where products of two overflow.
 _LARGEST = 1e18
 
+# The smallest normal FP32.
+_SMALLEST = 2.0**-126
+
 
 def text(value: Any, where: str) -> None:
     """A text."""
@@ -40,14 +43,14 @@ def number(value: Any, where: str) -> None:
 def quantity(value: Any, where: str) -> None:
     """A finite number that is not negative."""
     number(value, where)
-    if value < 0:
+    if value < 0 or 0 < value < _SMALLEST:
         _refuse(value, where, "a possible quantity")
 
 
 def positive(value: Any, where: str) -> None:
     """A finite number over zero."""
-    number(value, where)
-    if value <= 0 or 1 / value > _LARGEST:
+    quantity(value, where)
+    if value == 0:
         _refuse(value, where, "a possible quantity")
 
 
@@ -68,16 +71,6 @@ def scalar(value: Any, where: str) -> None:
     """A text, a number, a flag or nothing."""
     if value is not None and not isinstance(value, (str, bool)):
         number(value, where)
-
-
-def plain(value: Any, where: str) -> None:
-    """A scalar, or a list or an object of plain values."""
-    if isinstance(value, list):
-        sequence(plain)(value, where)
-    elif isinstance(value, dict):
-        mapping(plain)(value, where)
-    else:
-        scalar(value, where)
 
 
 def one_of(*known: str) -> Structure:
@@ -122,7 +115,7 @@ def sequence(of: Structure, least: int = 0, most: int | None = None) -> Structur
         if not isinstance(value, list):
             _refuse(value, where, "a list")
         if len(value) < least or (most is not None and len(value) > most):
-            _refuse(value, where, f"a list of {least if most in (None, least) else most} or so")
+            _refuse(value, where, f"a list of {least} to {'any number' if most is None else most}")
         for index, item in enumerate(value):
             of(item, f"{where}[{index}]")
 

@@ -205,7 +205,9 @@ def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
             },
             carried={name: float(amax) for name, amax in plain["carried"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if len({len(each) for each in (*table.centers.values(), *table.channel_amax.values())}) > 1:
+            raise ValueError("its sites have different numbers of channels")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CalibrationError(f"'{path}' is not a calibration table: {error}", remedy) from error
     if source.model_fingerprint != model_fingerprint:
         raise CalibrationError(f"'{path}' was calibrated on another model", remedy)
@@ -213,11 +215,16 @@ def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
 
 
 def _histogram_from_dict(name: str, plain: Mapping[str, Any]) -> RangeHistogram:
-    counts = np.asarray(plain["counts"], dtype=np.int64)
+    counts = np.asarray(plain["counts"])
     amax, upper = float(plain["amax"]), float(plain["upper"])
-    if counts.shape != (BINS,) or not 0.0 <= amax <= upper < np.inf or (counts < 0).any():
+    if (
+        counts.dtype.kind != "i"
+        or counts.shape != (BINS,)
+        or not 0.0 <= amax <= upper < np.inf
+        or (counts < 0).any()
+    ):
         raise ValueError(f"site '{name}' has an impossible histogram")
-    return RangeHistogram(upper=upper, amax=amax, counts=counts)
+    return RangeHistogram(upper=upper, amax=amax, counts=counts.astype(np.int64))
 
 
 def _channels_from_list(name: str, plain: list[float]) -> NDArray[np.float32]:

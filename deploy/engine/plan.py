@@ -29,6 +29,7 @@ from deploy.engine.profiles import Profile, Shape
 from deploy.engine.session import Precision
 from deploy.environment import find_gpus
 from deploy.errors import BuildFolderError, EngineError, PlanError
+from deploy.structure import count, flag, optional, record, sequence, some, text
 
 _LOG = logging.getLogger(__name__)
 
@@ -117,6 +118,24 @@ def plan_info_to_dict(info: PlanInfo) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, **asdict(info)}
 
 
+_SHAPE = record({"batch": some, "sequence": some})
+
+_STRUCTURE = record(
+    {
+        "sha256": text,
+        "bytes": count,
+        "recipe": optional(text),
+        "tensorrt_version": text,
+        "target": text,
+        "gpu": optional(text),
+        "driver": optional(text),
+        "profiles": sequence(record({"min": _SHAPE, "opt": _SHAPE, "max": _SHAPE}), least=1),
+        "pad_token_id": count,
+        "version_compatible": flag,
+    }
+)
+
+
 def plan_info_from_dict(plain: Mapping[str, Any]) -> PlanInfo:
     """Read a sidecar's content.
 
@@ -127,6 +146,7 @@ def plan_info_from_dict(plain: Mapping[str, Any]) -> PlanInfo:
     """
     if plain["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema version {plain['schema_version']}, not {SCHEMA_VERSION}")
+    _STRUCTURE(plain, "")
     values = {field.name: plain[field.name] for field in fields(PlanInfo)}
     values["precision"] = Precision(values["precision"])
     values["flavour"] = Flavour(values["flavour"])
