@@ -19,6 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from calib_data.parsing import NotParsableError, parse_json
+from calib_data.redact import redact
 from deploy.errors import BuildFolderError
 
 _BLOCK = 1 << 20
@@ -203,8 +204,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text whole or not at all; see `write_bytes`."""
-    write_bytes(path, content.encode("utf-8"))
+    """Write UTF-8 text without secrets, whole or not at all; see `write_bytes`."""
+    write_bytes(path, redact(content).encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -34,9 +34,7 @@ _texts = sequence(text)
 
 _shape = record({"batch": some, "sequence": some})
 
-_drop = record(
-    {"drop": number, "relative_drop": number, "ci95": sequence(number, least=2, most=2)}
-)
+_drop = record({"drop": number, "relative_drop": number, "ci95": sequence(number, least=2, most=2)})
 
 # The metrics by their names, beside what all tasks have.
 _comparison = record({"agreement": quantity, "changed": count})

@@ -42,6 +42,7 @@ from deploy.evaluate.stage import (
     model_hashes,
 )
 from deploy.inputs import first_examples
+from deploy.paths import inside
 from deploy.report.writing import write_reports
 
 
@@ -116,7 +117,7 @@ def _model(
 ) -> ModelToEvaluate:
     hashes = model_hashes(manifest, precision)
     for name, expected in hashes.items():
-        path = folder.path / name
+        path = inside(folder.path, name)
         if not path.is_file() or sha256(path) != expected:
             raise BuildFolderError(
                 f"'{path}' is not the file that the manifest lists", "build it again"

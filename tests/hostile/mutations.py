@@ -354,8 +354,6 @@ _ONNX = (
 )
 
 
-
-
 def _doubled(plain: Any, choose: Random) -> bytes:
     """A key of the outermost object a second time, with another value."""
     key = choose.choice(list(plain))
