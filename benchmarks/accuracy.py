@@ -7,6 +7,12 @@ the engine's own weights, scales and 8-bit codes, multiplied in FP32.
         --checkpoint CHECKPOINTS/minilm-squad:squad --data-dir DATA --seeds 0,1,2 --jobs 4 \
         --json accuracy.json --markdown accuracy.md
 
+On a GPU of compute capability 8.9 or later, `--backend torch` executes every FP16 and 8-bit graph
+on its tensor cores as well, and sets it beside onnxruntime's simulation of the same file:
+
+    python benchmarks/accuracy.py --backend torch --recipes fp8,int8 --json gpu.json \
+        --checkpoint CHECKPOINTS/minilm-squad:squad --data-dir DATA
+
 Every cell is written to the JSON file as soon as it is known, and a cell that is there is not
 evaluated again: it is the same if checkpoint, data, recipe, seed, calibration samples and package
 versions are. After a change to this project's code, start with a new file.
@@ -23,9 +29,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accuracy_cells import Cell, Job, make_cell, prepare, run_all, run_job
+from accuracy_cells import Bench, Cell, Job, make_cell, prepare, run_all, run_job
+from accuracy_gpu import GpuBench, cell_kinds
 from accuracy_tables import print_summary, render_markdown, summarize
 
+from calib_data.errors import ToolchainError
 from calib_data.progress import Progress
 from calib_data.sampler import fingerprint
 from deploy.artifacts import read_json, write_json, write_text
@@ -38,7 +46,7 @@ from deploy.cli.output import (
     set_up_logging,
 )
 from deploy.config import config_from_dict
-from deploy.engine.session import Precision
+from deploy.engine.session import Backend, Precision
 from deploy.environment import describe_environment, installed_versions
 from deploy.inputs import BuildInputs, load_inputs
 from export.recipe import PRESETS, QuantRecipe, recipe_to_dict
@@ -105,6 +113,12 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_seeds, default=(0,), help="such as 0,1,2")
     parser.add_argument("--calib-samples", type=int, default=256)
     parser.add_argument("--limit", type=int, help="evaluate that many examples")
+    parser.add_argument(
+        "--backend",
+        choices=[Backend.ONNXRUNTIME.value, Backend.TORCH.value],
+        default=Backend.ONNXRUNTIME.value,
+        help="torch: execute on the GPU, too",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="evaluations at a time")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--markdown", type=Path)
@@ -165,29 +179,55 @@ def measure(
     inputs = load_inputs(config_from_dict(plain), progress)
     jobs = list(_jobs(options))
     identities = _identities(inputs, jobs, options.calib_samples)
-    missing = [
-        (job, identity)
+    on_gpu = options.backend == Backend.TORCH.value
+    wanted = [
+        [{**identity, **kind} for kind in (cell_kinds(job) if on_gpu else [{}])]
         for job, identity in zip(jobs, identities, strict=True)
-        if store.find(identity) is None
+    ]
+    missing = [
+        job
+        for job, cells in zip(jobs, wanted, strict=True)
+        if any(store.find(identity) is None for identity in cells)
     ]
     failures: list[str] = []
     if missing:
         with tempfile.TemporaryDirectory() as folder:
-            bench = prepare(
-                Path(folder), inputs, [job for job, _ in missing], options.calib_samples, progress
-            )
-            labels = {"model": name, "task": task}
-            # All others are compared with its predictions, so it runs even where its cell is known.
-            run = run_job(bench, jobs[0], progress)
-            bench = replace(bench, reference=run.predictions)
-            store.add({**labels, "identity": identities[0], **make_cell(bench, jobs[0], run)})
-            rest = [(job, identity) for job, identity in missing if job is not jobs[0]]
-            for identity, outcome in run_all(bench, rest, options.jobs, progress):
+            bench = prepare(Path(folder), inputs, missing, options.calib_samples, progress)
+            fill_missing = _execute if on_gpu else _simulate
+            for job, index, outcome in fill_missing(bench, jobs[0], missing, options, progress):
                 if isinstance(outcome, str):
                     failures.append(f"{name}: {outcome}")
                 else:
-                    store.add({**labels, "identity": identity, **outcome})
-    return [cell for identity in identities if (cell := store.find(identity))], failures
+                    identity = wanted[jobs.index(job)][index]
+                    store.add({"model": name, "task": task, "identity": identity, **outcome})
+    known = (store.find(identity) for cells in wanted for identity in cells)
+    return [cell for cell in known if cell], failures
+
+
+def _simulate(
+    bench: Bench, fp32: Job, jobs: Sequence[Job], options: argparse.Namespace, progress: Progress
+) -> Iterator[tuple[Job, int, Cell | str]]:
+    """Each job's one cell, or why there is none."""
+    # All others are compared with its predictions, so it runs even where its cell is known.
+    run = run_job(bench, fp32, progress)
+    bench = replace(bench, reference=run.predictions)
+    yield fp32, 0, make_cell(bench, fp32, run)
+    rest = [job for job in jobs if job is not fp32]
+    for job, outcome in run_all(bench, rest, options.jobs, progress):
+        yield job, 0, outcome
+
+
+def _execute(
+    bench: Bench, _fp32: Job, jobs: Sequence[Job], _: argparse.Namespace, progress: Progress
+) -> Iterator[tuple[Job, int, Cell | str]]:
+    """Each job's cells, in the order of `cell_kinds`, or why there are none."""
+    gpu = GpuBench(bench, progress)
+    for job in jobs:
+        try:
+            for index, cell in enumerate(gpu.cells(job)):
+                yield job, index, cell
+        except ToolchainError as error:
+            yield job, 0, f"{job.name}, seed {job.seed}: {error.message}; {error.remedy}"
 
 
 def _jobs(options: argparse.Namespace) -> Iterator[Job]:

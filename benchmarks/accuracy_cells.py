@@ -52,6 +52,11 @@ class Job:
     recipe: QuantRecipe | None = None
     seed: int | None = None
 
+    @property
+    def name(self) -> str:
+        """The recipe's, or the precision's where there is none."""
+        return self.recipe.name if self.recipe else self.precision.value
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -105,16 +110,16 @@ def prepare(
 
 
 def run_all(
-    bench: Bench, jobs: Sequence[tuple[Job, dict[str, Any]]], at_once: int, progress: Progress
-) -> Iterator[tuple[dict[str, Any], Cell | str]]:
-    """Evaluate, each cell with its identity as soon as it is there; a failed one as a line."""
+    bench: Bench, jobs: Sequence[Job], at_once: int, progress: Progress
+) -> Iterator[tuple[Job, Cell | str]]:
+    """Evaluate, each cell as soon as it is there; a failed one as a line."""
     if at_once == 1:
-        for job, identity in jobs:
-            yield identity, run_cell(bench, job, progress)
+        for job in jobs:
+            yield job, run_cell(bench, job, progress)
         return
     with _workers(at_once) as executor:
-        futures: dict[Future[Cell | str], dict[str, Any]] = {
-            executor.submit(run_cell, bench, job): identity for job, identity in jobs
+        futures: dict[Future[Cell | str], Job] = {
+            executor.submit(run_cell, bench, job): job for job in jobs
         }
         for done in progress.track(as_completed(futures), "Evaluating", total=len(futures)):
             yield futures[done], done.result()
@@ -160,25 +165,29 @@ def run_cell(bench: Bench, job: Job, progress: Progress | None = None) -> Cell |
     try:
         return make_cell(bench, job, run_job(bench, job, progress or SilentProgress()))
     except ToolchainError as error:
-        recipe = job.recipe.name if job.recipe else job.precision.value
-        return f"{recipe}, seed {job.seed}: {error.message}; {error.remedy}"
+        return f"{job.name}, seed {job.seed}: {error.message}; {error.remedy}"
 
 
 def run_job(bench: Bench, job: Job, progress: Progress) -> Run:
-    """Make the model of a job, as a build would, and evaluate it."""
+    """Make the model of a job, and evaluate it."""
+    session = OrtSession(make_model(bench, job), job.precision, bench.profiles)
     recipe = job.recipe.name if job.recipe else None
-    path = bench.fp32
-    if job.precision is not Precision.FP32:
-        path = bench.folder / f"model.{recipe or job.precision.value}.{job.seed}.onnx"
-        if job.recipe is not None and job.seed is not None:
-            table = read_table(bench.table(job.seed), bench.model_fingerprint)
-            write_precision(bench.fp32, path, job.recipe, table, FloatType.FP16)
-        else:
-            model = read_onnx(bench.fp32)
-            cast_floats(model, FloatType.FP16)
-            write_onnx(model, path)
-    session = OrtSession(path, job.precision, bench.profiles)
     return evaluate(session, job.precision, recipe, bench.data, progress)
+
+
+def make_model(bench: Bench, job: Job) -> Path:
+    """Make the model of a job, as a build would."""
+    if job.precision is Precision.FP32:
+        return bench.fp32
+    path = bench.folder / f"model.{job.name}.{job.seed}.onnx"
+    if job.recipe is not None and job.seed is not None:
+        table = read_table(bench.table(job.seed), bench.model_fingerprint)
+        write_precision(bench.fp32, path, job.recipe, table, FloatType.FP16)
+    else:
+        model = read_onnx(bench.fp32)
+        cast_floats(model, FloatType.FP16)
+        write_onnx(model, path)
+    return path
 
 
 def make_cell(bench: Bench, job: Job, run: Run) -> Cell:

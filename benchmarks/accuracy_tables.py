@@ -24,13 +24,15 @@ def summarize(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        key = (cell["model"], cell["task"], cell["recipe"] or cell["precision"])
+        recipe = cell["recipe"] or cell["precision"]
+        key = (cell["model"], cell["task"], recipe, executed_by(cell))
         groups.setdefault(key, []).append(cell)
     return [
         {
             "model": model,
             "task": task,
             "recipe": recipe,
+            "executed_by": by,
             "precision": group[0]["precision"],
             "simulated": group[0]["simulated"],
             "n": group[0]["n"],
@@ -39,9 +41,14 @@ def summarize(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             **_spread([cell["metrics"][metric] for cell in group]),
             **_drop(group, metric),
         }
-        for (model, task, recipe), group in groups.items()
+        for (model, task, recipe, by), group in groups.items()
         for metric in group[0]["metrics"]
     ]
+
+
+def executed_by(cell: Cell) -> str:
+    """What ran a cell's graph, and what it did otherwise than the graph says."""
+    return ", ".join(part for part in (cell["backend"], cell.get("variant")) if part)
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -70,6 +77,9 @@ def render_markdown(cells: Sequence[Cell], environment: Mapping[str, Any]) -> st
         examples = f"{own[0]['n']} development examples"
         parts += ["", f"## {inline(model)}: {inline(task)}, {examples}", ""]
         parts += _markdown_table(_SUMMARY, _summary_rows(own, code))
+        if beside := [cell for cell in own if "against_simulation" in cell]:
+            parts += ["", f"{_BESIDE_TITLE}:", ""]
+            parts += _markdown_table(_BESIDE, _beside_rows(beside, code))
         if quantized := [cell for cell in own if cell["seed"] is not None]:
             parts += ["", "Each calibration seed:", ""]
             parts += _markdown_table(_EACH, _each_rows(quantized))
@@ -86,6 +96,13 @@ def print_summary(cells: Sequence[Cell], console: Console) -> None:
         for row in _summary_rows(own, str):
             table.add_row(*row)
         console.print(table)
+        if beside := [cell for cell in own if "against_simulation" in cell]:
+            table = Table(title=_BESIDE_TITLE)
+            for name, numeric in _BESIDE.items():
+                table.add_column(name, justify="right" if numeric else "left")
+            for row in _beside_rows(beside, str):
+                table.add_row(*row)
+            console.print(table)
     if any(cell["simulated"] for cell in cells):
         console.print(_SIMULATED)
 
@@ -99,6 +116,7 @@ _SIMULATED = (
 _SUMMARY = {
     "recipe": False,
     "precision": False,
+    "executed by": False,
     "metric": False,
     "mean": True,
     "min to max": True,
@@ -108,8 +126,27 @@ _SUMMARY = {
     "agreement %": True,
 }
 
+_BESIDE_TITLE = "Executed on the GPU, against onnxruntime's simulation of the same graph"
+
+# The distance of logits is relative, in the Frobenius norm; the effect of quantizing is the
+# simulation's distance from FP32.
+_BESIDE = {
+    "recipe": False,
+    "executed by": False,
+    "seed": True,
+    "metric": False,
+    "change": True,
+    "95 % interval": True,
+    "agreement %": True,
+    "logits": True,
+    "effect of quantizing": True,
+    "seconds": True,
+    "warm-up": True,
+}
+
 _EACH = {
     "recipe": False,
+    "executed by": False,
     "seed": True,
     "metric": False,
     "%": True,
@@ -155,6 +192,7 @@ def _summary_rows(cells: Sequence[Cell], name: Any) -> Iterator[list[str]]:
         yield [
             name(row["recipe"]),
             f"{row['precision']}{mark}",
+            row["executed_by"],
             row["metric"],
             percent(row["mean"]),
             spread,
@@ -168,12 +206,32 @@ def _each_rows(cells: Sequence[Cell]) -> Iterator[list[str]]:
         for metric, value in cell["metrics"].items():
             yield [
                 code(cell["recipe"]),
+                executed_by(cell),
                 str(cell["seed"]),
                 metric,
                 percent(value),
                 *_changes(cell["compare"]["metric"][metric]),
                 percent(cell["compare"]["agreement"]),
                 str(cell["compare"]["changed"]),
+            ]
+
+
+def _beside_rows(cells: Sequence[Cell], name: Any) -> Iterator[list[str]]:
+    for cell in cells:
+        beside = cell["against_simulation"]
+        for metric, drop in beside["metric"].items():
+            yield [
+                name(cell["recipe"] or cell["precision"]),
+                executed_by(cell),
+                "" if cell["seed"] is None else str(cell["seed"]),
+                metric,
+                change(drop),
+                interval(drop),
+                percent(beside["agreement"]),
+                f"{beside['logits_error']:.4f}",
+                f"{beside['quantization_effect']:.4f}",
+                f"{cell['seconds']:.1f}",
+                f"{cell['warmup_seconds']:.0f}",
             ]
 
 

@@ -8,6 +8,9 @@ the GPU's peak, as measured here by a large matrix product in the same type.
 
     python benchmarks/gpu.py --json gpu.json --profile
     python benchmarks/gpu.py --model large --shapes 32x128,32x384
+
+Most of a run is compiling; `--folder` keeps checkpoint and graphs, and torch its kernels, so that
+the next run begins with measuring.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gpu_gemms import gemm_table, measure_gemms
 from random_bert import calibration_rows, random_tokens, save_random_bert
 from rich.table import Table
 
@@ -39,6 +43,7 @@ from deploy.cli.output import (
     only_results_on_stdout,
     result_console,
 )
+from deploy.config import parse_precisions
 from deploy.engine.opening import open_session
 from deploy.engine.profiles import Shape, bucket_profiles
 from deploy.engine.session import Backend, Precision
@@ -76,9 +81,14 @@ def main() -> None:
     )
     parser.add_argument("--model", choices=sorted(_SIZES), default="base")
     parser.add_argument("--shapes", help="batch x sequence, comma-separated")
+    parser.add_argument(
+        "--precision", type=parse_precisions, default=_PRECISIONS, help="of fp16,int8,fp8"
+    )
     parser.add_argument("--seconds", type=float, default=0.5, help="of each at every shape")
     parser.add_argument("--profile", action="store_true", help="time by kernel, FP8, each shape")
+    parser.add_argument("--gemms", action="store_true", help="time the linears alone, too")
     parser.add_argument("--no-baseline", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--folder", type=Path, help="keep the graphs here, and use those there")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     shapes = [
@@ -86,8 +96,9 @@ def main() -> None:
         for shape in (options.shapes or _SHAPES[options.model]).split(",")
     ]
     progress = TerminalProgress(error_console())
-    with only_results_on_stdout(), tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), _SIZES[options.model], shapes, options, progress)
+    with only_results_on_stdout(), tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        found = measure(folder, _SIZES[options.model], shapes, options, progress)
     console = result_console()
     for each in _tables(options.model, found):
         console.print(each)
@@ -100,15 +111,16 @@ def measure(
 ) -> dict[str, Any]:
     """Export, quantize, and time everything."""
     build = BuildFolder(folder / "build")
-    with progress.status("Exporting and quantizing"):
-        prepare(folder / "checkpoint", build, size)
+    if not build.onnx(_PRECISIONS[-1].value).is_file():
+        with progress.status("Exporting and quantizing"):
+            prepare(folder / "checkpoint", build, size)
     profiles = bucket_profiles(
         tuple(sorted({shape.sequence for shape in shapes})), max(shape.batch for shape in shapes)
     )
     batches = tuple({shape.batch for shape in shapes})
     probes: list[Probe] = []
     sessions = {}
-    for precision in _PRECISIONS:
+    for precision in options.precision:
         with progress.status(f"Compiling {precision.value}"):
             session = open_session(build, precision, Backend.TORCH, profiles)
             probes += session_probes(session, precision, cuda_graph=True, batches=batches)
@@ -127,16 +139,21 @@ def measure(
     )
     peaks = {"fp16": peak_tflops("float16"), "fp8": peak_tflops("float8_e4m3fn")}
     profile = {}
-    if options.profile:
+    if options.profile and Precision.FP8 in sessions:
         for shape in shapes:
             inputs = token_sets(shape, 30_000, _SEED)[0]
             name = f"{shape.batch}x{shape.sequence}"
             profile[name] = kernels(sessions[Precision.FP8], inputs)
+    gemms = []
+    if options.gemms:
+        for rows in sorted({shape.batch * shape.sequence for shape in shapes}):
+            gemms += measure_gemms(size.hidden, rows)
     return {
         "model": asdict(size),
         "rows": [_row(each, measured, size, peaks) for each in measured],
         "peak_tflops": peaks,
         "profile": profile,
+        "gemms": gemms,
         "simulated_parts": {p.value: list(s.info.simulated_parts) for p, s in sessions.items()},
         "environment": {**describe_environment(), "start": start, "end": machine_state()},
     }
@@ -158,7 +175,7 @@ def prepare(checkpoint: Path, build: BuildFolder, size: Size) -> None:
     save_random_bert(checkpoint, size.layers, size.hidden)
     loaded = load_checkpoint(str(checkpoint), task)
     fp32 = build.onnx("fp32")
-    fp32.parent.mkdir(parents=True)
+    fp32.parent.mkdir(parents=True, exist_ok=True)
     write_onnx(export_onnx(loaded, task.head), fp32)
     if torch.cuda.is_available():
         loaded.model.cuda()
@@ -277,6 +294,8 @@ def _tables(model: str, found: dict[str, Any]) -> Iterator[Table | str]:
         for row in rows:
             table.add_row(f"{row['ms']:.3f}", str(row["calls"]), row["kernel"][:90])
         yield table
+    if found["gemms"]:
+        yield gemm_table(found["gemms"])
 
 
 if __name__ == "__main__":

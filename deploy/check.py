@@ -11,8 +11,6 @@ from calib_data.errors import UsageError
 from calib_data.progress import Progress
 from deploy.config import parse_buckets, parse_integer, parse_targets
 from deploy.engine.builder import Flavour, supported_targets
-from deploy.engine.layer_summary import summarize
-from deploy.engine.preflight import check_target, read_model
 from deploy.engine.profiles import Profile, Shape, bucket_profiles
 from deploy.errors import EngineError
 
@@ -74,6 +72,10 @@ def check(config: CheckConfig, progress: Progress) -> dict[str, Any]:
     Raises:
         ToolchainError: The file is not one that a builder could be asked about.
     """
+    # A mistake on the command line is told without importing what reads models.
+    from deploy.engine.layer_summary import summarize
+    from deploy.engine.preflight import check_target, read_model
+
     with progress.status(f"Reading {config.onnx.name}"):
         model = read_model(config.onnx, config.profiles)
     targets = []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from calib_data.errors import UsageError
+from calib_data.parsing import NotParsableError, parse_yaml
 from calib_data.tasks import Task, get_task, is_task_file
 from deploy.engine.builder import BuilderOptions, HardwareCompatibility
 from deploy.engine.session import Backend, Precision
@@ -21,6 +22,9 @@ from export.recipe import PRESETS, QuantRecipe, load_recipe, recipe_from_dict, r
 DEMO = "demo"
 
 _TARGET = re.compile("sm[0-9]{2,3}")
+
+# What TensorRT, numpy and torch all take for a size, a count or a seed.
+_LARGEST = 2**31 - 1
 
 
 class EngineChoice(str, Enum):
@@ -64,6 +68,8 @@ class BuildConfig:
         min_agreement: Least share of examples answered as FP32 does that passes; None sets no gate.
         require_fusion: Whether an incomplete fusion fails the build.
         limit: Evaluate this many dev examples, from the first; None for all.
+        allow_pickle: Whether the tensors of a pytorch_model.bin may be read where a model folder
+            has no safetensors.
     """
 
     model: str
@@ -89,6 +95,7 @@ class BuildConfig:
     min_agreement: float | None = None
     require_fusion: bool = False
     limit: int | None = None
+    allow_pickle: bool = False
 
     @property
     def builder_options(self) -> BuilderOptions:
@@ -154,18 +161,13 @@ def load_config(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: The file is missing, or is not a YAML mapping.
     """
-    import yaml
-
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = parse_yaml(path.read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror}", "check --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        # YAML's own message takes five lines, of which two matter.
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UsageError(f"'{where}' is not YAML: {problem}", "mend the file's syntax") from error
+    except NotParsableError as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        raise UsageError(f"'{where}' is not YAML: {error}", "mend the file's syntax") from error
     if not isinstance(plain, dict):
         raise UsageError(f"'{path}' holds no options", "write lines such as `precision: fp8`")
     return plain
@@ -232,11 +234,11 @@ def parse_member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
         ) from None
 
 
-def parse_integer(option: str, value: Any, least: int, most: int | None = None) -> int:
-    """A whole number of at least `least`.
+def parse_integer(option: str, value: Any, least: int, most: int = _LARGEST) -> int:
+    """A whole number from `least` to `most`.
 
     Raises:
-        UsageError: It is none, or is smaller.
+        UsageError: It is none, or is outside.
     """
     try:
         number = int(str(value))
@@ -246,7 +248,7 @@ def parse_integer(option: str, value: Any, least: int, most: int | None = None) 
         ) from None
     if number < least:
         raise UsageError(f"--{option} is {number}", f"give at least {least}")
-    if most is not None and number > most:
+    if number > most:
         raise UsageError(f"--{option} is {number}", f"give at most {most}")
     return number
 
@@ -457,4 +459,5 @@ _PARSERS: dict[str, Any] = {
     "min_agreement": parse_min_agreement,
     "require_fusion": lambda value: _flag("require_fusion", value),
     "limit": lambda value: parse_integer("limit", value, 1),
+    "allow_pickle": lambda value: _flag("allow_pickle", value),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from deploy.cli.options import (
+    AllowPickle,
     Buckets,
     CalibSamples,
     DataDir,
@@ -94,6 +95,7 @@ def command(
         bool, typer.Option("--require-fusion", help="Gate: every GEMM and attention fused.")
     ] = False,
     limit: Limit = None,
+    allow_pickle: AllowPickle = False,
     config: Annotated[
         Text,
         typer.Option(help="YAML file of these options; the command line wins.", show_default=False),
@@ -137,6 +139,7 @@ def command(
         "min_agreement": min_agreement,
         "require_fusion": require_fusion or None,
         "limit": limit,
+        "allow_pickle": allow_pickle or None,
     }
     from deploy.cli.outcome import show_outcome
     from deploy.config import config_from_dict, load_config

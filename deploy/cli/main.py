@@ -13,6 +13,9 @@ from calib_data.errors import ToolchainError
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
+# Characters of a message.
+_LONGEST = 2000
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -47,14 +50,25 @@ def main() -> None:
 def _fail(message: str, remedy: str, exit_code: int) -> NoReturn:
     import typer
 
-    typer.secho(f"error: {_one_line(message)}", fg="red", err=True)
-    typer.echo(f"try: {_one_line(remedy)}", err=True)
+    typer.secho(f"error: {_shown(message)}", fg="red", err=True)
+    typer.echo(f"try: {_shown(remedy)}", err=True)
     sys.exit(exit_code)
 
 
-def _one_line(text: str) -> str:
-    # Messages quote file names and other libraries' errors, which may hold line feeds.
-    return " ".join(text.split())
+def _shown(text: str) -> str:
+    """One line without secrets, of a length that a person reads."""
+    from calib_data.redact import redact
+
+    # Messages quote file names, data and other libraries' errors: line feeds, bytes that are no
+    # text, and what a terminal would obey.
+    line = " ".join(redact(text).encode("utf-8", "replace").decode("utf-8").split())
+    line = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
+    )
+    if len(line) <= _LONGEST:
+        return line
+    half = (_LONGEST - 3) // 2
+    return f"{line[:half]} … {line[-half:]}"
 
 
 def _exit_interrupted() -> NoReturn:

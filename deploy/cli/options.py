@@ -23,6 +23,13 @@ TaskName = Annotated[
         show_default=False,
     ),
 ]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read tensors out of a pytorch_model.bin where the model has no safetensors.",
+    ),
+]
 DataDir = Annotated[
     Text,
     typer.Option(

@@ -10,21 +10,15 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from enum import Enum
-from typing import Any, TypeVar
-
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from calib_data import progress
+from calib_data.redact import redact
+
+# Every command imports this module for its options; `rich` only once there is something to show.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 T = TypeVar("T")
 
@@ -62,6 +56,15 @@ class TerminalProgress:
     @contextmanager
     def meter(self, description: str) -> Iterator[Callable[[float], None]]:
         """Show a bar of the share that is done."""
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -85,6 +88,16 @@ class TerminalProgress:
             yield
 
     def _bar(self) -> Progress:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -101,11 +114,15 @@ class TerminalProgress:
 
 def error_console() -> Console:
     """Standard error, even while `only_results_on_stdout` is in force."""
+    from rich.console import Console
+
     return Console(file=sys.stderr)
 
 
 def result_console() -> Console:
     """Standard output; into a pipe or a file, tables are as wide as they need to be."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     if console.is_terminal:
         return console
@@ -144,7 +161,7 @@ def working(*, quiet: bool, log_level: LogLevel) -> Iterator[progress.Progress]:
 
 def print_json(content: Any) -> None:
     """Print one JSON object and nothing else on standard output."""
-    print(json.dumps(content, indent=2, allow_nan=False))
+    print(redact(json.dumps(content, indent=2, allow_nan=False)))
 
 
 def set_up_logging(level: LogLevel, console: Console) -> None:
@@ -155,7 +172,10 @@ def set_up_logging(level: LogLevel, console: Console) -> None:
     """
     handler: logging.Handler
     if console.is_terminal:  # by way of the console, so that a record does not tear a bar
+        from rich.logging import RichHandler
+
         handler = RichHandler(console=console, show_path=False, show_time=level is LogLevel.DEBUG)
+        handler.setFormatter(_RedactingFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler(console.file)
         handler.setFormatter(_PlainFormatter("%(levelname)s: %(message)s"))
@@ -171,7 +191,14 @@ def set_up_logging(level: LogLevel, console: Console) -> None:
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
-class _PlainFormatter(logging.Formatter):
+class _RedactingFormatter(logging.Formatter):
+    """Without secrets, in messages and in tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+class _PlainFormatter(_RedactingFormatter):
     """Lower-case levels, as the `error:` lines have them."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from deploy.cli.options import (
+    AllowPickle,
     Buckets,
     CalibSamples,
     DataDir,
@@ -57,6 +58,7 @@ def command(
     buckets: Buckets = None,
     max_batch: MaxBatch = None,
     limit: Limit = None,
+    allow_pickle: AllowPickle = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print tune.json.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
@@ -86,6 +88,7 @@ def command(
         "buckets": buckets,
         "max_batch": max_batch,
         "limit": limit,
+        "allow_pickle": allow_pickle or None,
     }
     from deploy.tune.config import tune_config_from_dict
 

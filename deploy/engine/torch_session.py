@@ -120,7 +120,7 @@ class TorchSession:
         if not self._gpu and precision is not Precision.FP32:
             # As onnxruntime has it: the CPU has no 16-bit arithmetic to speak of.
             cast_floats(model, FloatType.FP32)
-        lowering = lowering or (_lowering(precision, self._device) if self._gpu else AS_WRITTEN)
+        lowering = lowering or (gpu_lowering(precision, self._device) if self._gpu else AS_WRITTEN)
         with _memory_explained():
             graph = convert(model, lowering, self._device)
         self.input_names = graph.input_names
@@ -350,7 +350,7 @@ def _describe(
     )
 
 
-def _lowering(precision: Precision, device: str) -> Lowering:
+def gpu_lowering(precision: Precision, device: str = "cuda:0") -> Lowering:
     """What of a precision a GPU has operations for."""
     import torch
 

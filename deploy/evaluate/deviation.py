@@ -59,7 +59,7 @@ def run_reference(
     outputs = run_rows(session, data, progress, description).values
     predictions = predict_from_outputs(data.task, data.examples, data.features, outputs)
     metrics = score(data.task, data.examples, predictions)
-    return Reference(data, _flat(outputs), predictions, metrics)
+    return Reference(data, flat_outputs(outputs), predictions, metrics)
 
 
 def run_deviation(
@@ -74,10 +74,11 @@ def run_deviation(
     outputs = run_rows(session, data, progress, description).values
     predictions = predict_from_outputs(data.task, data.examples, data.features, outputs)
     return Deviation(
-        error=relative_error(_flat(outputs), reference.outputs),
+        error=relative_error(flat_outputs(outputs), reference.outputs),
         comparison=compare(data.task, data.examples, reference.predictions, predictions),
     )
 
 
-def _flat(outputs: Mapping[str, Sequence[NDArray[Any]]]) -> NDArray[Any]:
+def flat_outputs(outputs: Mapping[str, Sequence[NDArray[Any]]]) -> NDArray[Any]:
+    """All outputs of all rows, one after the other, [values]."""
     return np.concatenate([row.ravel() for name in sorted(outputs) for row in outputs[name]])

@@ -20,6 +20,7 @@ from deploy.artifacts import (
     BuildFolder,
     hold_folder,
     read_json,
+    read_manifest,
     read_results,
     sha256,
     update_manifest,
@@ -41,6 +42,7 @@ from deploy.evaluate.stage import (
     model_hashes,
 )
 from deploy.inputs import first_examples
+from deploy.paths import inside
 from deploy.report.writing import write_reports
 
 
@@ -61,7 +63,7 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
     folder = BuildFolder(config.out)
     read_results(folder)  # before the lock, which makes the folder
     with hold_folder(folder.path):
-        manifest, results = read_json(folder.manifest), read_results(folder)
+        manifest, results = read_manifest(folder), read_results(folder)
         build = results["config"]
         task = _task(results)
         limits = limits_to_apply(config, build)
@@ -115,7 +117,7 @@ def _model(
 ) -> ModelToEvaluate:
     hashes = model_hashes(manifest, precision)
     for name, expected in hashes.items():
-        path = folder.path / name
+        path = inside(folder.path, name)
         if not path.is_file() or sha256(path) != expected:
             raise BuildFolderError(
                 f"'{path}' is not the file that the manifest lists", "build it again"
@@ -130,7 +132,7 @@ def _data(
     """What to evaluate on, and how many of all examples the build was evaluated on."""
     data_dir = config.data_dir or (Path(build["data_dir"]) if build["data_dir"] else None)
     examples = load_examples(task, Split.DEV, data_dir)
-    tokenizer = _tokenizer(folder)
+    tokenizer = read_tokenizer(folder)
     # The build's largest bucket is within the model's positions.
     longest = min(task.max_length, build["buckets"][-1])
     chosen = first_examples(examples, config.limit)
@@ -139,7 +141,12 @@ def _data(
     return EvaluationSet(task, chosen, blocks, tokenizer.pad_token_id), built_on
 
 
-def _tokenizer(folder: BuildFolder) -> Any:
+def read_tokenizer(folder: BuildFolder) -> Any:
+    """Load the tokenizer that the build was made with; nothing is fetched.
+
+    Raises:
+        BuildFolderError: It is missing or damaged.
+    """
     from transformers import AutoTokenizer
 
     try:

@@ -72,6 +72,7 @@ def test_summary_spans_the_seeds(accuracy):
             "task": "t",
             "precision": "int8" if recipe else "fp32",
             "recipe": recipe,
+            "backend": "onnxruntime",
             "seed": seed,
             "simulated": recipe is not None,
             "n": 100,
