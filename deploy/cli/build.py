@@ -14,6 +14,7 @@ from deploy.cli.options import (
     DataDir,
     HighPrecision,
     Limit,
+    LogFile,
     LogLevelOption,
     MaxBatch,
     MaxDrop,
@@ -103,6 +104,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
+    log_file: LogFile = None,
 ) -> None:
     """Export, calibrate, quantize, build engines, evaluate and report.
 
@@ -146,12 +148,14 @@ def command(
 
     given = {name: value for name, value in options.items() if value is not None}
     base = load_config(Path(config)) if config else {}
-    results = _run(config_from_dict({**base, **given}), quiet=quiet, log_level=log_level)
+    results = _run(config_from_dict({**base, **given}), quiet, log_level, log_file)
     show_outcome(results, Path(results["config"]["out"]), as_json=as_json)
 
 
-def _run(config: BuildConfig, *, quiet: bool, log_level: LogLevel) -> dict[str, Any]:
-    with working(quiet=quiet, log_level=log_level) as progress:
+def _run(
+    config: BuildConfig, quiet: bool, log_level: LogLevel, log_file: str | None
+) -> dict[str, Any]:
+    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
         from deploy.pipeline import build
 
         return build(config, progress)

@@ -39,12 +39,17 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             _fail(str(error), "free disk space, or give --out a folder on another disk", 1)
         logging.getLogger("deploy.cli").debug("unexpected", exc_info=error)
-        _fail(
-            f"unexpected {type(error).__name__}: {error}",
-            "run `deploy build` with --log-level debug for the traceback, and report it with "
-            "what `deploy doctor` prints",
-            1,
-        )
+        _fail(f"unexpected {type(error).__name__}: {error}", _report(error), 1)
+
+
+def _report(error: Exception) -> str:
+    """What to do about an error that nobody foresaw."""
+    from deploy.logs import log_crash, log_of
+
+    log = log_of(error) or log_crash(error)
+    if log is None:
+        return "run it with --log-level debug for the traceback, and report it with that"
+    return f"report it with '{log}', which has the traceback, and what `deploy doctor` prints"
 
 
 def _fail(message: str, remedy: str, exit_code: int) -> NoReturn:

@@ -8,12 +8,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calib_data import progress
 from calib_data.redact import redact
+from deploy.logs import PACKAGES, LogFormatter, TimedFormatter, log_to
 
 # Every command imports this module for its options; `rich` only once there is something to show.
 if TYPE_CHECKING:
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
-
-_PACKAGES = ("calib_data", "export", "deploy")
 
 # Wider than any table; a table takes only what it needs.
 _UNLIMITED_WIDTH = 1000
@@ -151,11 +151,18 @@ def only_results_on_stdout() -> Iterator[None]:
 
 
 @contextmanager
-def working(*, quiet: bool, log_level: LogLevel) -> Iterator[progress.Progress]:
-    """Stand around all work of a command: sets up logging, gives progress, guards stdout."""
+def working(
+    *, quiet: bool, log_level: LogLevel, log_file: str | None
+) -> Iterator[progress.Progress]:
+    """Stand around all work of a command: sets up logging, gives progress, guards stdout.
+
+    Raises:
+        UsageError: The log file cannot be written.
+    """
     console = error_console()
     set_up_logging(LogLevel.ERROR if quiet else log_level, console)
-    with only_results_on_stdout():
+    to_file = nullcontext() if log_file is None else log_to(Path(log_file))
+    with to_file, only_results_on_stdout():
         yield progress.SilentProgress() if quiet else TerminalProgress(console)
 
 
@@ -171,15 +178,19 @@ def set_up_logging(level: LogLevel, console: Console) -> None:
     from the environment once. At `debug` they may say what they like.
     """
     handler: logging.Handler
+    timed = level in {LogLevel.DEBUG, LogLevel.INFO}
     if console.is_terminal:  # by way of the console, so that a record does not tear a bar
         from rich.logging import RichHandler
 
-        handler = RichHandler(console=console, show_path=False, show_time=level is LogLevel.DEBUG)
-        handler.setFormatter(_RedactingFormatter("%(message)s"))
+        handler = RichHandler(console=console, show_path=False, show_time=timed)
+        handler.setFormatter(LogFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler(console.file)
-        handler.setFormatter(_PlainFormatter("%(levelname)s: %(message)s"))
-    for name in _PACKAGES:
+        # What is meant for a person who waits begins as the `error:` lines do.
+        handler.setFormatter(
+            TimedFormatter(("%(asctime)s " if timed else "") + "%(level)s: %(message)s")
+        )
+    for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level.value.upper())
@@ -189,21 +200,6 @@ def set_up_logging(level: LogLevel, console: Console) -> None:
     if level is LogLevel.ERROR or not console.is_terminal:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-
-
-class _RedactingFormatter(logging.Formatter):
-    """Without secrets, in messages and in tracebacks."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
-
-
-class _PlainFormatter(_RedactingFormatter):
-    """Lower-case levels, as the `error:` lines have them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text[: len(record.levelname)].lower() + text[len(record.levelname) :]
 
 
 def _silence_libraries() -> None:

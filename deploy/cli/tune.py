@@ -14,6 +14,7 @@ from deploy.cli.options import (
     DataDir,
     HighPrecision,
     Limit,
+    LogFile,
     LogLevelOption,
     MaxBatch,
     Model,
@@ -62,6 +63,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print tune.json.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
+    log_file: LogFile = None,
 ) -> None:
     """Find the fastest recipe that meets --max-drop on training rows, and report it on dev.
 
@@ -93,7 +95,7 @@ def command(
     from deploy.tune.config import tune_config_from_dict
 
     config = tune_config_from_dict({k: v for k, v in options.items() if v is not None})
-    with working(quiet=quiet, log_level=log_level) as progress:
+    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
         from deploy.tune.pipeline import tune
 
         results = tune(config, progress)
