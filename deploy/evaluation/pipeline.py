@@ -21,6 +21,7 @@ from deploy.artifacts import (
     check_listed,
     hold_folder,
     read_json,
+    read_manifest,
     read_results,
     update_manifest,
     write_json,
@@ -41,6 +42,7 @@ from deploy.evaluation.stage import (
     model_hashes,
 )
 from deploy.inputs import first_examples
+from deploy.paths import inside
 from deploy.report.writing import write_reports
 
 
@@ -61,7 +63,7 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
     folder = BuildFolder(config.out)
     read_results(folder)  # before the lock, which makes the folder
     with hold_folder(folder.path):
-        manifest, results = read_json(folder.manifest), read_results(folder)
+        manifest, results = read_manifest(folder), read_results(folder)
         build = results["config"]
         task = settled_task(results)
         limits = limits_to_apply(config, build)
@@ -119,7 +121,7 @@ def _model(
 ) -> ModelToEvaluate:
     hashes = model_hashes(manifest, precision)
     for name in hashes:
-        check_listed(folder, manifest, folder.path / name)
+        check_listed(folder, manifest, inside(folder.path, name))
     recipe = results["recipes"].get(precision.value)
     return ModelToEvaluate(precision, None if recipe is None else recipe["name"], hashes)
 
