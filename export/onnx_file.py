@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from export.errors import ExportError
+from export.onnx_tensors import check_tensors
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,17 +21,21 @@ def read_onnx(path: Path) -> ir.Model:
     """Read a model; weights stay memory-mapped where they are external.
 
     Raises:
-        ExportError: The file is missing or is not ONNX.
+        ExportError: The file is missing, is not ONNX, or its weights are not whole.
     """
     import onnx_ir as ir
 
     try:
-        return ir.load(path)
+        model = ir.load(path)
+        check_tensors(path, model)
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(
             f"cannot read '{path}' as ONNX: {type(error).__name__}: {error}",
             "build it again with `deploy build`",
         ) from error
+    return model
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -85,7 +85,11 @@ def test_help_imports_nothing_slow(arguments):
     assert not modules & SLOW
 
 
-@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda each: each if isinstance(each, str) else " ".join(each))
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    MISTAKES,
+    ids=lambda each: each if isinstance(each, str) else " ".join(each),
+)
 def test_a_mistake_is_told_without_importing_anything_slow(arguments, said):
     code, modules, error = run(*arguments)
     assert code == 2

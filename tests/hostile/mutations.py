@@ -315,8 +315,9 @@ def _other_opset(model: Any, choose: Random) -> None:
 
 
 def _other_inputs(model: Any, choose: Random) -> None:
-    value = choose.choice((*model.graph.input, *model.graph.output))
-    value.CopyFrom(choose.choice((type(value)(), type(value)(name="x"), model.graph.output[0])))
+    for value in (*model.graph.input, *model.graph.output):
+        if choose.randrange(3) == 0:
+            value.CopyFrom(choose.choice((type(value)(), type(value)(name="x"))))
 
 
 def _no_inputs(model: Any, choose: Random) -> None:
