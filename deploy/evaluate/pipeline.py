@@ -162,7 +162,9 @@ def _tokenizer(folder: BuildFolder) -> Any:
 
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(str(folder.tokenizer), local_files_only=True)
+            return AutoTokenizer.from_pretrained(
+                str(folder.tokenizer), local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # transformers raises whatever a damaged file trips over
         raise BuildFolderError(
             f"cannot read '{folder.tokenizer}': {error}", "build it again"
