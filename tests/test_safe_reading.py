@@ -102,3 +102,19 @@ def test_every_model_is_loaded_without_its_code():
         and "trust_remote_code" not in {keyword.arg for keyword in node.keywords}
     ]
     assert silent == []
+
+
+def test_plans_are_deserialised_in_two_places_alone():
+    """A build's own, still in memory; and what `load_plan` has held against the manifest."""
+    places = {
+        f"{path.relative_to(ROOT)}: {called(node).rpartition('.')[2]}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if called(node).endswith(("deserialize_cuda_engine", "TrtEngine", "inspect_plan"))
+    }
+    assert places == {
+        "deploy/engine/inspector.py: deserialize_cuda_engine",
+        "deploy/engine/layer_report.py: inspect_plan",  # of `BuiltEngine.plan`
+        "deploy/engine/opening.py: TrtEngine",  # of `load_plan`'s answer
+        "deploy/engine/trt_engine.py: deserialize_cuda_engine",
+    }
