@@ -6,6 +6,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from deploy.errors import BuildFolderError
 
+# Characters; what a build writes has under 40.
+_LONGEST = 255
+
 
 def inside(folder: Path, name: str) -> Path:
     """Where a name out of a manifest lies.
@@ -20,6 +23,7 @@ def inside(folder: Path, name: str) -> Path:
     pure = PurePosixPath(name)
     strange = (
         not pure.parts
+        or len(name) > _LONGEST
         or "\x00" in name
         or "\\" in name
         or ".." in pure.parts
@@ -31,7 +35,7 @@ def inside(folder: Path, name: str) -> Path:
         try:
             if path.resolve().is_relative_to(folder.resolve()):
                 return path
-        except (OSError, RuntimeError):  # a name that is too long, links in a circle
+        except (OSError, RuntimeError):  # links in a circle
             pass
     raise BuildFolderError(
         f"'{name}' does not lie within the build folder '{folder}'",
