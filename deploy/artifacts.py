@@ -19,6 +19,8 @@ from typing import Any
 from uuid import uuid4
 
 from calib_data.errors import UsageError
+from calib_data.parsing import NotParsableError, parse_json
+from calib_data.redact import redact
 from deploy.errors import BuildFolderError
 
 _BLOCK = 1 << 20
@@ -203,8 +205,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text whole or not at all; see `write_bytes`."""
-    write_bytes(path, content.encode("utf-8"))
+    """Write UTF-8 text without secrets, whole or not at all; see `write_bytes`."""
+    write_bytes(path, redact(content).encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -219,21 +221,25 @@ def read_json(path: Path) -> Any:
         BuildFolderError: The file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise BuildFolderError(
             f"cannot read '{path}': {error.strerror}", "make it with `deploy build`"
         ) from error
-    except ValueError as error:
-        raise BuildFolderError(f"'{path}' is not JSON: {error}", "build it again") from error
+    except NotParsableError as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        raise BuildFolderError(f"'{where}' is not JSON: {error}", "build it again") from error
 
 
 def read_results(folder: BuildFolder) -> dict[str, Any]:
     """Read results.json.
 
     Raises:
-        BuildFolderError: It is missing, or is not of a version that can be read here.
+        BuildFolderError: It is missing, damaged, or not of a version that can be read here.
     """
+    # Here, because writing a build needs none of it.
+    from deploy.results_structure import check_results
+
     results = read_json(folder.results)
     version = results.get("schema_version") if isinstance(results, dict) else None
     if version != SCHEMA_VERSION:
@@ -241,7 +247,31 @@ def read_results(folder: BuildFolder) -> dict[str, Any]:
             f"'{folder.results}' has schema version {version}, not {SCHEMA_VERSION}",
             "build it again with this version of `deploy build`",
         )
+    try:
+        check_results(results)
+    except ValueError as error:
+        raise BuildFolderError(
+            f"'{folder.results}' is damaged: {error}", "restore the file, or build again"
+        ) from error
     return dict(results)
+
+
+def read_manifest(folder: BuildFolder) -> dict[str, Any]:
+    """Read manifest.json.
+
+    Raises:
+        BuildFolderError: It is missing, as in a build that was stopped, or is damaged.
+    """
+    from deploy.results_structure import check_manifest
+
+    manifest = read_json(folder.manifest)
+    try:
+        check_manifest(manifest)
+    except ValueError as error:
+        raise BuildFolderError(
+            f"'{folder.manifest}' is damaged: {error}", "restore the file, or build again"
+        ) from error
+    return dict(manifest)
 
 
 def check_built(folder: BuildFolder, results: Mapping[str, Any], precisions: Iterable[str]) -> None:
@@ -324,7 +354,7 @@ def update_manifest(folder: BuildFolder, written: Iterable[Path]) -> None:
     Raises:
         BuildFolderError: The manifest is missing or damaged, or cannot be written.
     """
-    manifest = read_json(folder.manifest)
+    manifest = read_manifest(folder)
     write_json(
         folder.manifest,
         {**manifest, "files": {**manifest["files"], **_hashes(folder, written)}},

@@ -51,6 +51,7 @@ from deploy.evaluation.stage import (
     model_hashes,
 )
 from deploy.inputs import BuildInputs, load_inputs
+from deploy.logs import build_log
 from deploy.report.writing import write_reports
 from deploy.results import BuildOutcome, EngineFile, LabelOrder, results_to_dict
 from export.calibrate import calibrate, calibration_source
@@ -100,7 +101,7 @@ def build(config: BuildConfig, progress: Progress | None = None) -> dict[str, An
     check_writable(config.out)
     with clock.stage("load"):
         inputs = load_inputs(config, progress)
-    with open_build_folder(config.out) as folder:
+    with open_build_folder(config.out) as folder, build_log(folder.path):
         known = _known_table(folder, inputs.checkpoint)
         clear_previous(folder)
         with clock.stage("export"), progress.status("Exporting to ONNX"):

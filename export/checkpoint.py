@@ -15,6 +15,7 @@ from calib_data.labels import are_placeholders
 from calib_data.quiet import quiet_transformers
 from calib_data.tasks import Head, Task
 from export.architectures import Architecture, get_architecture
+from export.config_file import check_config
 from export.errors import CheckpointError, UnsupportedModelError
 from export.head import check_head
 
@@ -59,12 +60,14 @@ class Checkpoint:
     label_order: tuple[int, ...] | None
 
 
-def load_checkpoint(source: str, task: Task) -> Checkpoint:
+def load_checkpoint(source: str, task: Task, *, allow_pickle: bool = False) -> Checkpoint:
     """Load a checkpoint in FP32 and prepare it for export.
 
     Args:
         source: A folder in Hugging Face layout, or the id of a hub repository.
         task: What the model is to be run on; decides the head that it must have.
+        allow_pickle: Whether a folder's weights may be pickle where it has no others. Only tensors
+            are unpickled; whatever else the file holds is an error.
 
     Raises:
         CheckpointError: Folder or repository missing, weights missing, unreadable or incomplete.
@@ -72,7 +75,7 @@ def load_checkpoint(source: str, task: Task) -> Checkpoint:
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
     folder = _local_folder(source)
-    _check_folder(folder)
+    _check_folder(folder, allow_pickle=allow_pickle)
     # Imported once the cheap mistakes are ruled out: it takes seconds.
     from transformers import AutoConfig
 
@@ -82,6 +85,7 @@ def load_checkpoint(source: str, task: Task) -> Checkpoint:
     label_order = check_head(source, config, task)
     with _explained(source):
         model, tokenizer = _load(folder, task)
+    _check_finite(source, model)
     _check_tokenizer(source, config, tokenizer)
     fingerprint = _fingerprint(model)
     fold_attention_scale(model, architecture, config.num_hidden_layers)
@@ -99,11 +103,12 @@ def load_checkpoint(source: str, task: Task) -> Checkpoint:
     )
 
 
-def label_names(source: str) -> tuple[str, ...]:
+def label_names(source: str, *, allow_pickle: bool = False) -> tuple[str, ...]:
     """Read a classifier's class names, in the order of its outputs, without its weights.
 
     Args:
         source: As `load_checkpoint` takes it.
+        allow_pickle: As `load_checkpoint` takes it.
 
     Raises:
         CheckpointError: Folder or repository missing, or its configuration unreadable.
@@ -111,7 +116,7 @@ def label_names(source: str) -> tuple[str, ...]:
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
     folder = _local_folder(source)
-    _check_folder(folder)
+    _check_folder(folder, allow_pickle=allow_pickle)
     from transformers import AutoConfig
 
     with _explained(source):
@@ -169,24 +174,43 @@ def _local_folder(source: str) -> Path:
     return folder
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, *, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"'{folder}' has no config.json, so it is not a Hugging Face checkpoint",
             "give --model the folder that save_pretrained() wrote",
         )
+    _check_weights(folder, allow_pickle=allow_pickle)
+    check_config(folder)
+
+
+def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt") for path in folder.glob(pattern))
+    if "pytorch_model.bin" in pickles and allow_pickle:
+        return
     if pickles:
         raise CheckpointError(
             f"'{folder}' has weights only as pickle ({pickles[0]}), which can run code on loading",
-            "load it where you trust it, and save it again with model.save_pretrained(folder)",
+            "load it where you trust it, and save it again with model.save_pretrained(folder); or "
+            "give --allow-pickle, which reads the tensors of a pytorch_model.bin and nothing else",
         )
     raise CheckpointError(
         f"'{folder}' has a config.json but no weights (*.safetensors)",
         "copy model.safetensors into it, or save the model again with save_pretrained()",
     )
+
+
+def _check_finite(source: str, model: nn.Module) -> None:
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"'{source}' has NaN or infinity in its tensor {name}",
+                "use a checkpoint of a training that converged, or copy model.safetensors again",
+            )
 
 
 def _check_tokenizer(source: str, config: Any, tokenizer: Any) -> None:
@@ -236,7 +260,9 @@ def _load(source: Path, task: Task) -> tuple[nn.Module, Any]:
             # The checkpoint's own type would make the reference silently FP16.
             dtype=torch.float32,
             attn_implementation="eager",
-            use_safetensors=True,
+            # Without any, `_check_weights` has let pickle pass.
+            use_safetensors=any(source.glob("*.safetensors")),
+            weights_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )

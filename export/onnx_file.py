@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from export.errors import ExportError
+from export.onnx_tensors import check_tensors
+from export.onnx_wire import read_model, write_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -17,20 +20,25 @@ _EXTERNAL_DATA_BYTES = 2_000_000_000
 
 
 def read_onnx(path: Path) -> ir.Model:
-    """Read a model; weights stay memory-mapped where they are external.
+    """Read a model; its weights stay in the file, mapped.
 
     Raises:
-        ExportError: The file is missing or is not ONNX.
+        ExportError: The file is missing, is not ONNX, or its weights are not whole.
     """
-    import onnx_ir as ir
-
+    # A graph refers to itself in circles: without this, a build that reads a large file for each
+    # precision has it mapped as many times.
+    gc.collect()
     try:
-        return ir.load(path)
+        model = read_model(path)
+        check_tensors(path, model)
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(
             f"cannot read '{path}' as ONNX: {type(error).__name__}: {error}",
             "build it again with `deploy build`",
         ) from error
+    return model
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -60,8 +68,8 @@ def write_onnx(model: ir.Model, path: Path) -> None:
             ir.save(model, temporary, external_data=data.name)
             _sync(data)
         else:
-            # A graph that was read from a large file still points at that file's data.
-            ir.save(ir.external_data.load_to_model(model), temporary)
+            with temporary.open("wb") as file:
+                write_model(model, file)
             data.unlink(missing_ok=True)
         _sync(temporary)
         temporary.replace(path)

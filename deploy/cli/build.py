@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from deploy.cli.options import (
+    AllowPickle,
     Buckets,
     CalibSamples,
     DataDir,
     HighPrecision,
     Limit,
+    LogFile,
     LogLevelOption,
     MaxBatch,
     MaxDrop,
@@ -94,6 +96,7 @@ def command(
         bool, typer.Option("--require-fusion", help="Gate: every GEMM and attention fused.")
     ] = False,
     limit: Limit = None,
+    allow_pickle: AllowPickle = False,
     config: Annotated[
         Text,
         typer.Option(help="YAML file of these options; the command line wins.", show_default=False),
@@ -101,6 +104,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
+    log_file: LogFile = None,
 ) -> None:
     """Export, calibrate, quantize, build engines, evaluate and report.
 
@@ -137,18 +141,23 @@ def command(
         "min_agreement": min_agreement,
         "require_fusion": require_fusion or None,
         "limit": limit,
+        "allow_pickle": allow_pickle or None,
     }
     from deploy.cli.outcome import show_outcome
     from deploy.config import config_from_dict, load_config
 
     given = {name: value for name, value in options.items() if value is not None}
     base = load_config(Path(config)) if config else {}
-    results = _run(config_from_dict({**base, **given}), quiet=quiet, log_level=log_level)
+    results = _run(
+        config_from_dict({**base, **given}), quiet=quiet, log_level=log_level, log_file=log_file
+    )
     show_outcome(results, Path(results["config"]["out"]), as_json=as_json)
 
 
-def _run(config: BuildConfig, *, quiet: bool, log_level: LogLevel) -> dict[str, Any]:
-    with working(quiet=quiet, log_level=log_level) as progress:
+def _run(
+    config: BuildConfig, *, quiet: bool, log_level: LogLevel, log_file: str | None
+) -> dict[str, Any]:
+    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
         from deploy.pipeline import build
 
         return build(config, progress)

@@ -8,7 +8,6 @@ it for.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import shlex
@@ -17,10 +16,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from calib_data.parsing import parse_json
 from deploy.artifacts import (
     SCHEMA_VERSION,
     BuildFolder,
-    read_json,
+    read_manifest,
     write_bytes,
     write_json,
 )
@@ -29,6 +29,7 @@ from deploy.engine.profiles import Profile, Shape
 from deploy.engine.session import Precision
 from deploy.environment import find_gpus
 from deploy.errors import BuildFolderError, EngineError, PlanError
+from deploy.structure import count, flag, optional, record, sequence, some, text
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,6 +121,24 @@ def plan_info_to_dict(info: PlanInfo) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, **asdict(info)}
 
 
+_SHAPE = record({"batch": some, "sequence": some})
+
+_STRUCTURE = record(
+    {
+        "sha256": text,
+        "bytes": count,
+        "recipe": optional(text),
+        "tensorrt_version": text,
+        "target": text,
+        "gpu": optional(text),
+        "driver": optional(text),
+        "profiles": sequence(record({"min": _SHAPE, "opt": _SHAPE, "max": _SHAPE}), least=1),
+        "pad_token_id": count,
+        "version_compatible": flag,
+    }
+)
+
+
 def plan_info_from_dict(plain: Mapping[str, Any]) -> PlanInfo:
     """Read a sidecar's content.
 
@@ -130,6 +149,7 @@ def plan_info_from_dict(plain: Mapping[str, Any]) -> PlanInfo:
     """
     if plain["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema version {plain['schema_version']}, not {SCHEMA_VERSION}")
+    _STRUCTURE(plain, "")
     values = {field.name: plain[field.name] for field in fields(PlanInfo)}
     values["precision"] = Precision(values["precision"])
     values["flavour"] = Flavour(values["flavour"])
@@ -159,23 +179,21 @@ def _read_plan(
 def _listed_files(folder: BuildFolder, path: Path) -> tuple[Mapping[str, Any], str]:
     """The manifest's hashes by file, and the command that builds the folder again."""
     try:
-        manifest = read_json(folder.manifest)
-        files, config = manifest["files"], manifest["config"]
-        options = {
-            "--model": config["model"],
-            "--task": config["task"],
-            "--precision": ",".join(config["precision"]),
-            "--out": str(folder.path),
-        }
-        command = shlex.join(
-            ("deploy", "build", *(word for each in options.items() for word in each))
-        )
-        return dict(files), command
-    except (BuildFolderError, KeyError, TypeError, ValueError, AttributeError) as error:
+        manifest = read_manifest(folder)
+    except BuildFolderError as error:
         raise PlanError(
             f"'{path}' has no manifest that vouches for it, so it is not loaded: {error}",
             f"build it again: deploy build … --out {shlex.quote(str(folder.path))}",
         ) from error
+    config = manifest["config"]
+    options = {
+        "--model": config["model"],
+        "--task": config["task"],
+        "--precision": ",".join(config["precision"]),
+        "--out": str(folder.path),
+    }
+    command = shlex.join(("deploy", "build", *(word for each in options.items() for word in each)))
+    return dict(manifest["files"]), command
 
 
 def _read_listed(folder: BuildFolder, files: Mapping[str, Any], path: Path, remedy: str) -> bytes:
@@ -198,7 +216,7 @@ def _read_listed(folder: BuildFolder, files: Mapping[str, Any], path: Path, reme
 
 def _parse_info(path: Path, content: bytes, remedy: str) -> PlanInfo:
     try:
-        return plan_info_from_dict(json.loads(content))
+        return plan_info_from_dict(parse_json(content))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"'{path}' does not describe a plan: {error!r}", remedy) from error
 

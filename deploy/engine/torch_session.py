@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib_data.cache import cache_folder
+from calib_data.errors import ToolchainError
 from deploy.engine.buckets import (
     cut,
     graph_sizes,
@@ -56,6 +57,7 @@ _TRITON_CAPABILITY = (9, 0)
 # torch compiles one thing at a time, and refuses to start what it compiled while another thread
 # compiles. Replaying a CUDA graph is free of that.
 _COMPILER = threading.Lock()
+_REBUILD = "build it again with `deploy build`"
 
 _KERNEL_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
@@ -112,8 +114,8 @@ class TorchSession:
             lowering: What is replaced by operations of the GPU's; None takes what it has.
 
         Raises:
-            BackendError: The graph has an operator that no exported graph has, or the GPU has too
-                little memory.
+            BackendError: The graph is not one that `export` writes, or the GPU has too little
+                memory.
         """
         import torch
 
@@ -121,12 +123,14 @@ class TorchSession:
         self._gpu = self._device != "cpu"
         self.profiles = profiles
         model = read_onnx(onnx)
-        if not self._gpu and precision is not Precision.FP32:
-            # As onnxruntime has it: the CPU has no 16-bit arithmetic to speak of.
-            cast_floats(model, FloatType.FP32)
         lowering = lowering or (gpu_lowering(precision, self._device) if self._gpu else AS_WRITTEN)
-        with _memory_explained():
+        with _memory_explained(), _refusal_explained(onnx):
+            if not self._gpu and precision is not Precision.FP32:
+                # As onnxruntime has it: the CPU has no 16-bit arithmetic to speak of.
+                cast_floats(model, FloatType.FP32)
             graph = convert(model, lowering, self._device)
+        if not graph.input_names or not graph.output_names:
+            raise BackendError(f"'{onnx}' has no inputs or outputs", _REBUILD)
         self.input_names = graph.input_names
         self._output_names = graph.output_names
         tokens = [str(size) for size in model.graph.inputs[0].shape or ()]
@@ -378,6 +382,24 @@ def _compiled(module: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
         os.environ.setdefault(variable, str(cache_folder() / name))
     # A copy, on the same weights: torch keeps what it compiles by code, and limits how much.
     return torch.compile(fx.GraphModule(module, module.graph))
+
+
+@contextmanager
+def _refusal_explained(onnx: Path) -> Iterator[None]:
+    """Turn whatever a graph trips over that `export` did not write into a refusal of the file."""
+    import torch
+
+    try:
+        yield
+    except (ToolchainError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        _LOG.debug("converting %s failed", onnx, exc_info=True)
+        reason = " ".join(str(error).split())
+        raise BackendError(
+            f"torch cannot take '{onnx}': {type(error).__name__}{reason and ': '}{reason}",
+            _REBUILD,
+        ) from error
 
 
 @contextmanager

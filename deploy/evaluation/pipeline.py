@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from deploy.artifacts import (
     check_listed,
     hold_folder,
     read_json,
+    read_manifest,
     read_results,
     update_manifest,
     write_json,
@@ -41,7 +43,11 @@ from deploy.evaluation.stage import (
     model_hashes,
 )
 from deploy.inputs import first_examples
+from deploy.paths import inside
 from deploy.report.writing import write_reports
+from deploy.results_structure import check_examples
+
+_LOG = logging.getLogger(__name__)
 
 
 def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
     folder = BuildFolder(config.out)
     read_results(folder)  # before the lock, which makes the folder
     with hold_folder(folder.path):
-        manifest, results = read_json(folder.manifest), read_results(folder)
+        manifest, results = read_manifest(folder), read_results(folder)
         build = results["config"]
         task = settled_task(results)
         limits = limits_to_apply(config, build)
@@ -84,7 +90,7 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
         )
         results = with_evaluation(results, evaluation)
         results["gates"] = _gates(results, task, limits)
-        known = read_json(folder.examples) if folder.examples.is_file() else {}
+        known = _known_examples(folder)
         write_json(folder.results, results)
         write_json(folder.examples, examples_to_dict(known, results, evaluation))
         reports = write_reports(folder, results)
@@ -111,6 +117,18 @@ def settled_task(results: Mapping[str, Any]) -> Task:
     return replace(task, labels=tuple(labels["names"]), output_order=tuple(labels["outputs"] or ()))
 
 
+def _known_examples(folder: BuildFolder) -> Mapping[str, Any]:
+    """examples.json; empty where it is missing or damaged, for it can be made again."""
+    try:
+        known: Mapping[str, Any] = read_json(folder.examples)
+        check_examples(known)
+    except (BuildFolderError, ValueError) as error:
+        if folder.examples.exists():
+            _LOG.warning("'%s' is made anew: %s", folder.examples, error)
+        return {}
+    return known
+
+
 def _model(
     folder: BuildFolder,
     manifest: Mapping[str, Any],
@@ -119,7 +137,7 @@ def _model(
 ) -> ModelToEvaluate:
     hashes = model_hashes(manifest, precision)
     for name in hashes:
-        check_listed(folder, manifest, folder.path / name)
+        check_listed(folder, manifest, inside(folder.path, name))
     recipe = results["recipes"].get(precision.value)
     return ModelToEvaluate(precision, None if recipe is None else recipe["name"], hashes)
 
@@ -149,7 +167,9 @@ def read_tokenizer(folder: BuildFolder) -> Any:
 
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(str(folder.tokenizer), local_files_only=True)
+            return AutoTokenizer.from_pretrained(
+                str(folder.tokenizer), local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # transformers raises whatever a damaged file trips over
         raise BuildFolderError(
             f"cannot read '{folder.tokenizer}': {error}", "build it again"
