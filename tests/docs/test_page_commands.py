@@ -17,7 +17,7 @@ from command_lines import RejectedError, dry_run, split_script
 from pages import PAGES, ROOT, Block, blocks, name
 
 COMMANDS = {"bash", "python"}
-SHOWN = {"text", "yaml", "json", "ini"}
+SHOWN = {"text", "yaml", "json", "ini", "mermaid"}
 RUN = "run"
 RUNNABLE = [page for page in PAGES if any(block.mark == RUN for block in blocks(page))]
 
