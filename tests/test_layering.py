@@ -1,4 +1,4 @@
-"""A lower package must not know a higher one: calib_data < export < deploy. docs/architecture.md."""
+"""A lower package must not know a higher one: calib_data < export < deploy (architecture.md)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENGINE_KNOWS = {
 
 
 def imported_modules(source: str) -> set[str]:
-    """What a module imports anywhere, inside functions too; names of modules or of things in them."""
+    """Modules, or things in them, that a module imports anywhere, inside functions too."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -78,6 +78,6 @@ def test_nothing_but_the_command_line_imports_the_command_line():
 
 
 def test_imports_inside_functions_are_seen():
-    source = "def f():\n    from deploy.cli import app\n    from deploy import api\n    import export.qdq\n"
+    source = "def f():\n    from deploy.cli import app\nfrom deploy import api\nimport export.qdq\n"
     assert imported_packages(source) == {"deploy", "export"}
     assert imported_rooms(source) == {"deploy.cli", "deploy.api"}
