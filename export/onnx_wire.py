@@ -77,11 +77,9 @@ def read_model(path: Path) -> ir.Model:
     import onnx_ir as ir
 
     with path.open("rb") as file:
-        # Of nothing there is no map; to protobuf it is a model that says nothing.
-        empty = file.seek(0, SEEK_END) == 0
-        content: mmap.mmap | bytes = (
-            b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        )
+        if not file.seek(0, SEEK_END):
+            raise ValueError("the file is empty")  # to protobuf, a model that says nothing
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     proto = onnx.ModelProto()
     weights = {}
     for field in _fields(content, 0, len(content)):
@@ -209,7 +207,7 @@ class _Field:
         return self.number == number and self.wire_type == _LENGTH_DELIMITED
 
 
-def _fields(content: mmap.mmap | bytes, begin: int, end: int) -> Iterator[_Field]:
+def _fields(content: mmap.mmap, begin: int, end: int) -> Iterator[_Field]:
     """The fields of the message in `content[begin:end]`.
 
     Raises:
@@ -233,7 +231,7 @@ def _fields(content: mmap.mmap | bytes, begin: int, end: int) -> Iterator[_Field
         begin = stop
 
 
-def _read_varint(content: mmap.mmap | bytes, begin: int, end: int) -> tuple[int, int]:
+def _read_varint(content: mmap.mmap, begin: int, end: int) -> tuple[int, int]:
     """A number and the position behind it."""
     value = 0
     for index, byte in enumerate(content[begin : min(end, begin + _VARINT_BYTES)]):
@@ -243,7 +241,7 @@ def _read_varint(content: mmap.mmap | bytes, begin: int, end: int) -> tuple[int,
     raise ValueError(f"no protobuf: no number at byte {begin}")
 
 
-def _view(content: mmap.mmap | bytes, raw_data: _Field, tensor: Any) -> NDArray[Any]:
+def _view(content: mmap.mmap, raw_data: _Field, tensor: Any) -> NDArray[Any]:
     import onnx_ir as ir
 
     dtype, shape = ir.DataType(tensor.data_type).numpy(), tuple(tensor.dims)

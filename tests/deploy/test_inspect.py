@@ -211,7 +211,8 @@ def test_files_that_are_no_whole_model_are_refused(run_cli, exported, tmp_path):
         ("missing", None, "cannot read"),
         ("truncated", whole[: len(whole) // 2], "cannot read"),
         ("garbage", b"garbage", "cannot read"),
-        ("empty", b"", "no graph"),
+        ("empty", b"", "the file is empty"),
+        ("hollow", onnx.ModelProto(ir_version=10).SerializeToString(), "no graph"),
     ):
         if content is not None:
             (tmp_path / f"{name}.onnx").write_bytes(content)
