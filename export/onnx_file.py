@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from calib_data.durable import replace, sync
 from export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -58,13 +58,12 @@ def write_onnx(model: ir.Model, path: Path) -> None:
     try:
         if weight_bytes(model) > _EXTERNAL_DATA_BYTES:
             ir.save(model, temporary, external_data=data.name)
-            _sync(data)
+            sync(data)
         else:
             # A graph that was read from a large file still points at that file's data.
             ir.save(ir.external_data.load_to_model(model), temporary)
             data.unlink(missing_ok=True)
-        _sync(temporary)
-        temporary.replace(path)
+        replace(temporary, path)
     except OSError as error:
         raise ExportError(
             f"cannot write '{path}': {error.strerror or error}",
@@ -90,8 +89,3 @@ def check_onnx(path: Path) -> None:
             "build it again with `deploy build`; if that repeats, compare the versions that "
             "`deploy doctor` prints with the ranges in pyproject.toml",
         ) from error
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

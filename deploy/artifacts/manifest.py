@@ -1,0 +1,128 @@
+"""manifest.json: what a build was asked for, how far it came, and what every file of it was.
+
+schema_version, config, model_fingerprint, data_fingerprint, calibration_fingerprint, environment
+unfinished        the stage in progress; null once the build is complete
+stages.<name>     {key, seconds, peak_memory_bytes, reused, files, result}; see deploy.stages
+files.<path>      {bytes, sha256}
+manifest_sha256   over the rest, as `canonical` writes it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from deploy.artifacts.hashes import hash_files
+from deploy.artifacts.layout import BuildFolder, leaves_folder
+from deploy.artifacts.reading import read_json
+from deploy.artifacts.writing import write_json
+from deploy.errors import BuildFolderError
+
+MANIFEST_VERSION = 2
+
+_CHECKSUM = "manifest_sha256"
+
+
+def canonical(plain: Any) -> bytes:
+    """Plain data as the one JSON text that a hash is taken over."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("utf-8")
+
+
+def write_manifest(folder: BuildFolder, content: Mapping[str, Any]) -> None:
+    """Write manifest.json with its version and its checksum.
+
+    Raises:
+        BuildFolderError: The disk is full, or the folder cannot be written.
+    """
+    body = {"schema_version": MANIFEST_VERSION, **_without_checksum(content)}
+    write_json(folder.manifest, {**body, _CHECKSUM: _checksum(body)})
+
+
+def read_manifest(folder: BuildFolder) -> dict[str, Any]:
+    """Read manifest.json, if it is exactly what was written.
+
+    Raises:
+        BuildFolderError: It is missing, damaged or of another version, or names a file outside of
+            the folder.
+    """
+    manifest = read_json(folder.manifest)
+    remedy = "build it again with `deploy build`"
+    if not isinstance(manifest, dict):
+        raise BuildFolderError(f"'{folder.manifest}' is no manifest", remedy)
+    version = manifest.get("schema_version")
+    if version != MANIFEST_VERSION:
+        raise BuildFolderError(
+            f"'{folder.manifest}' has schema version {version}, not {MANIFEST_VERSION}", remedy
+        )
+    if manifest.get(_CHECKSUM) != _checksum(_without_checksum(manifest)):
+        raise BuildFolderError(f"'{folder.manifest}' is damaged: its checksum differs", remedy)
+    for name in manifest["files"]:
+        if leaves_folder(name):
+            raise BuildFolderError(
+                f"'{folder.manifest}' names '{name}', which is not in its folder", remedy
+            )
+    return manifest
+
+
+def check_finished(folder: BuildFolder) -> dict[str, Any]:
+    """Read the manifest of a complete build.
+
+    Raises:
+        BuildFolderError: As `read_manifest`, or the build was stopped.
+    """
+    manifest = read_manifest(folder)
+    if manifest["unfinished"] is not None:
+        raise BuildFolderError(
+            f"the build of '{folder.path}' is not complete: it stopped in {manifest['unfinished']}",
+            "run its `deploy build` again: it goes on there",
+        )
+    return manifest
+
+
+def update_manifest(folder: BuildFolder, written: Iterable[Path], stage: str = "report") -> None:
+    """Bring the manifest up to date on files of a finished build that were written again.
+
+    Args:
+        folder: The build.
+        written: Files in it.
+        stage: Whose files they are.
+
+    Raises:
+        BuildFolderError: The manifest is missing or damaged, or cannot be written.
+    """
+    manifest = read_manifest(folder)
+    entries = hash_files(folder, written)
+    manifest["files"].update(entries)
+    record = manifest["stages"].get(stage)
+    if record is not None:
+        record["files"] = sorted({*record["files"], *entries})
+    write_manifest(folder, manifest)
+
+
+def forget_files(folder: BuildFolder, names: Iterable[str], stage: str) -> None:
+    """Take files that are about to change out of the manifest of a finished build.
+
+    Raises:
+        BuildFolderError: The manifest is missing or damaged, or cannot be written.
+    """
+    manifest = read_manifest(folder)
+    gone = set(names) & manifest["files"].keys()
+    if not gone:
+        return
+    for name in gone:
+        del manifest["files"][name]
+    record = manifest["stages"].get(stage)
+    if record is not None:
+        record["files"] = [name for name in record["files"] if name not in gone]
+    write_manifest(folder, manifest)
+
+
+def _without_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != _CHECKSUM}
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(body)).hexdigest()
