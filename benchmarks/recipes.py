@@ -36,7 +36,7 @@ from deploy.engine.session import Precision
 from deploy.evaluate.compare import compare
 from deploy.evaluate.harness import EvaluationSet, run_rows
 from deploy.evaluate.predictions import predict_from_outputs
-from deploy.pipeline import write_precision
+from deploy.stages.quantize import write_precision
 from export.calibrate import calibrate
 from export.checkpoint import load_checkpoint
 from export.onnx_export import export_onnx

@@ -73,6 +73,12 @@ def write_onnx(model: ir.Model, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def model_files(path: Path) -> list[Path]:
+    """The files of a model that lies at `path`: itself, and its weights where they are apart."""
+    data = path.with_name(f"{path.name}.data")
+    return [path, data] if data.is_file() else [path]
+
+
 def check_onnx(path: Path) -> None:
     """Run `onnx.checker` with shape inference on a file.
 

@@ -20,7 +20,7 @@ from typing import Any
 from deploy.artifacts import (
     SCHEMA_VERSION,
     BuildFolder,
-    read_json,
+    read_manifest,
     write_bytes,
     write_json,
 )
@@ -141,7 +141,7 @@ def plan_info_from_dict(plain: Mapping[str, Any]) -> PlanInfo:
 def _listed_files(folder: BuildFolder, path: Path) -> tuple[Mapping[str, Any], str]:
     """The manifest's hashes by file, and the command that builds the folder again."""
     try:
-        manifest = read_json(folder.manifest)
+        manifest = read_manifest(folder)
         files, config = manifest["files"], manifest["config"]
         options = {
             "--model": config["model"],
