@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from checkpoints import save_random_checkpoint
 
-from deploy.artifacts import BuildFolder, open_build_folder, read_json
+from deploy.artifacts import BuildFolder, hold_folder, read_json
 from deploy.cli.output import LogLevel, error_console, only_results_on_stdout, set_up_logging
 
 HEAVY = ("torch", "transformers", "modelopt", "onnxruntime", "datasets", "sklearn", "tensorrt")
@@ -219,8 +219,8 @@ def test_a_file_in_the_way_of_the_build_folder_is_exit_1(run_cli, tmp_path):
 
 def test_a_build_folder_in_use_is_exit_1(checkpoint, data_dir, run_cli, tmp_path):
     arguments = ("--model", checkpoint, "--task", "sst2", "--data-dir", data_dir, *QUICK)
-    with open_build_folder(tmp_path) as folder:
-        refuse(run_cli, 1, "another build", folder.path, *arguments)
+    with hold_folder(tmp_path):
+        refuse(run_cli, 1, f"is writing '{tmp_path}': process {os.getpid()}", tmp_path, *arguments)
 
 
 def test_command_line_wins_over_file(run_cli, tmp_path):
