@@ -7,7 +7,7 @@ OUT ?= out/demo
 # Two processes of one thread each: two threads in each would wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-gpu lint clean
+.PHONY: demo test test-gpu lint docs clean
 
 demo: $(STAMP)  ## Train the demo model, build and check its FP8 and INT8 engines.
 	$(BIN)/deploy build --model demo --task demo --precision fp8,int8,fp16 \
@@ -23,6 +23,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)  ## Write the command reference from the command line.
+	$(BIN)/python docs/generate.py
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

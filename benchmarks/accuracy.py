@@ -193,8 +193,12 @@ def measure(
     if missing:
         with tempfile.TemporaryDirectory() as folder:
             bench = prepare(Path(folder), inputs, missing, options.calib_samples, progress)
-            fill_missing = _execute if on_gpu else _simulate
-            for job, index, outcome in fill_missing(bench, jobs[0], missing, options, progress):
+            outcomes = (
+                _execute(bench, missing, progress)
+                if on_gpu
+                else _simulate(bench, jobs[0], missing, options.jobs, progress)
+            )
+            for job, index, outcome in outcomes:
                 if isinstance(outcome, str):
                     failures.append(f"{name}: {outcome}")
                 else:
@@ -205,7 +209,7 @@ def measure(
 
 
 def _simulate(
-    bench: Bench, fp32: Job, jobs: Sequence[Job], options: argparse.Namespace, progress: Progress
+    bench: Bench, fp32: Job, jobs: Sequence[Job], at_once: int, progress: Progress
 ) -> Iterator[tuple[Job, int, Cell | str]]:
     """Each job's one cell, or why there is none."""
     # All others are compared with its predictions, so it runs even where its cell is known.
@@ -213,12 +217,12 @@ def _simulate(
     bench = replace(bench, reference=run.predictions)
     yield fp32, 0, make_cell(bench, fp32, run)
     rest = [job for job in jobs if job is not fp32]
-    for job, outcome in run_all(bench, rest, options.jobs, progress):
+    for job, outcome in run_all(bench, rest, at_once, progress):
         yield job, 0, outcome
 
 
 def _execute(
-    bench: Bench, _fp32: Job, jobs: Sequence[Job], _: argparse.Namespace, progress: Progress
+    bench: Bench, jobs: Sequence[Job], progress: Progress
 ) -> Iterator[tuple[Job, int, Cell | str]]:
     """Each job's cells, in the order of `cell_kinds`, or why there are none."""
     gpu = GpuBench(bench, progress)

@@ -20,9 +20,9 @@ from deploy.cli.output import LogLevel, error_console, set_up_logging
 from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import Profile, bucket_profiles
 from deploy.engine.session import Precision
-from deploy.evaluate.compare import compare
-from deploy.evaluate.harness import EvaluationSet, Run, evaluate
-from deploy.evaluate.predictions import Predictions
+from deploy.evaluation.compare import compare
+from deploy.evaluation.harness import EvaluationSet, Run, evaluate
+from deploy.evaluation.predictions import Predictions
 from deploy.inputs import BuildInputs
 from deploy.stages.quantize import write_precision
 from export.calibrate import calibrate

@@ -20,9 +20,9 @@ from deploy.engine.session import Backend, Precision
 from deploy.engine.torch_session import TorchSession, gpu_lowering
 from deploy.environment import gpu_targets
 from deploy.errors import BackendError
-from deploy.evaluate.compare import compare
-from deploy.evaluate.deviation import flat_outputs
-from deploy.evaluate.harness import RowOutputs, Run, judge, run_rows
+from deploy.evaluation.compare import compare
+from deploy.evaluation.deviation import flat_outputs
+from deploy.evaluation.harness import RowOutputs, Run, judge, run_rows
 from export.verify import relative_error
 
 # How a quantized graph is run on the GPU: as it is, and as `TorchSession` runs it without Triton.

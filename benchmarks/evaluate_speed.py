@@ -37,8 +37,8 @@ from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import any_length, bucket_profiles
 from deploy.engine.session import Precision
 from deploy.environment import describe_environment
-from deploy.evaluate.harness import EvaluationSet, evaluate
-from deploy.evaluate.predictions import predict_from_outputs, score
+from deploy.evaluation.harness import EvaluationSet, evaluate
+from deploy.evaluation.predictions import predict_from_outputs, score
 from export.checkpoint import Checkpoint, load_checkpoint
 from export.onnx_export import export_onnx
 from export.onnx_file import write_onnx

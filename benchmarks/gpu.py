@@ -43,11 +43,11 @@ from deploy.cli.output import (
     only_results_on_stdout,
     result_console,
 )
-from deploy.config import parse_precisions
 from deploy.engine.opening import open_session
 from deploy.engine.profiles import Shape, bucket_profiles
 from deploy.engine.session import Backend, Precision
 from deploy.environment import describe_environment
+from deploy.option_values import parse_precisions
 
 _TASK = "sst2"
 _SEED = 0

@@ -33,9 +33,10 @@ from calib_data.tasks import Split, get_task
 from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
-from deploy.evaluate.compare import compare
-from deploy.evaluate.harness import EvaluationSet, run_rows
-from deploy.evaluate.predictions import predict_from_outputs
+from deploy.evaluation.compare import compare
+from deploy.evaluation.deviation import flat_outputs
+from deploy.evaluation.harness import EvaluationSet, run_rows
+from deploy.evaluation.predictions import predict_from_outputs
 from deploy.stages.quantize import write_precision
 from export.calibrate import calibrate
 from export.checkpoint import load_checkpoint
@@ -171,7 +172,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                         "encoder_error": relative_error(
                             _encoder(outputs, data), _encoder(reference, data)
                         ),
-                        "error": relative_error(_flat(outputs), _flat(reference)),
+                        "error": relative_error(_logits(outputs), _logits(reference)),
                         "agreement": compare(task, held_back, before, after).agreement,
                     }
                 )
@@ -195,9 +196,8 @@ def _encoder(outputs: dict[str, list[Any]], data: EvaluationSet) -> Any:
     return np.concatenate([row[:length].ravel() for row, length in rows])
 
 
-def _flat(outputs: dict[str, list[Any]]) -> Any:
-    names = sorted(outputs.keys() - {_ENCODER})
-    return np.concatenate([row.ravel() for name in names for row in outputs[name]])
+def _logits(outputs: dict[str, list[Any]]) -> Any:
+    return flat_outputs({name: rows for name, rows in outputs.items() if name != _ENCODER})
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from typing import Any
 
 from calib_data.errors import UsageError
 from calib_data.progress import Progress
-from deploy.config import parse_buckets, parse_integer, parse_targets
 from deploy.engine.builder import Flavour, supported_targets
 from deploy.engine.layer_summary import summarize
 from deploy.engine.preflight import check_target, read_model
 from deploy.engine.profiles import Profile, Shape, bucket_profiles
 from deploy.errors import EngineError
+from deploy.option_values import parse_buckets, parse_integer, parse_targets
 
 _TARGETS = "sm89"
 _BUCKETS = "128"

@@ -23,7 +23,7 @@ from deploy.engine.profiles import MIN_FP8_SEQUENCE
 from deploy.engine.session import Precision
 from deploy.environment import gpu_names, gpu_targets
 from deploy.errors import EngineError
-from deploy.evaluate.harness import EvaluationSet
+from deploy.evaluation.harness import EvaluationSet
 from export.checkpoint import CheckpointInfo, label_names, read_checkpoint
 from export.recipe import select_sites
 from export.sites import encoder_sites

@@ -11,8 +11,8 @@ from deploy.artifacts import SCHEMA_VERSION
 from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.fusion import ProfileFusion, fusion_counts, fusion_to_dict
 from deploy.engine.session import Precision
-from deploy.evaluate.gates import fusion_gates, worst_profile
-from deploy.evaluate.results import judge_gates, with_evaluation
+from deploy.evaluation.gates import fusion_gates, worst_profile
+from deploy.evaluation.results import judge_gates, with_evaluation
 from export.calibration_table import CalibrationTable
 from export.recipe import recipe_to_dict
 

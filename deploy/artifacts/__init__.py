@@ -12,13 +12,14 @@ from deploy.artifacts.manifest import (
     MANIFEST_VERSION,
     canonical,
     check_finished,
+    check_listed,
     forget_files,
     read_manifest,
     update_manifest,
     write_manifest,
 )
 from deploy.artifacts.reading import read_json
-from deploy.artifacts.results import SCHEMA_VERSION, read_results
+from deploy.artifacts.results import SCHEMA_VERSION, check_built, read_results
 from deploy.artifacts.writing import (
     check_writable,
     make_folder,
@@ -33,7 +34,9 @@ __all__ = [
     "BuildFolder",
     "Holder",
     "canonical",
+    "check_built",
     "check_finished",
+    "check_listed",
     "check_writable",
     "file_hashes",
     "forget_files",

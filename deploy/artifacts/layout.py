@@ -50,12 +50,12 @@ class BuildFolder:
 
     @property
     def examples(self) -> Path:
-        """The examples that each precision changes; see `deploy.evaluate.examples`."""
+        """The examples that each precision changes; see `deploy.evaluation.examples`."""
         return self.path / "examples.json"
 
     @property
     def journals(self) -> Path:
-        """What models have answered in evaluations; see `deploy.evaluate.journal`."""
+        """What models have answered in evaluations; see `deploy.evaluation.journal`."""
         return self.path / "evaluation"
 
     @property

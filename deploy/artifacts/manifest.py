@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.artifacts.hashes import hash_files
+from deploy.artifacts.hashes import hash_files, sha256
 from deploy.artifacts.layout import BuildFolder, leaves_folder
 from deploy.artifacts.reading import read_json
 from deploy.artifacts.writing import write_json
@@ -80,6 +80,19 @@ def check_finished(folder: BuildFolder) -> dict[str, Any]:
             "run its `deploy build` again: it goes on there",
         )
     return manifest
+
+
+def check_listed(folder: BuildFolder, manifest: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file of a build that is not what the manifest says.
+
+    Raises:
+        BuildFolderError: It is missing, has changed, or is not listed.
+    """
+    listed = manifest["files"].get(folder.name(path), {})
+    if not path.is_file() or sha256(path) != listed.get("sha256"):
+        raise BuildFolderError(
+            f"'{path}' is not the file that the manifest lists", "build it again"
+        )
 
 
 def update_manifest(folder: BuildFolder, written: Iterable[Path], stage: str = "report") -> None:

@@ -1,9 +1,11 @@
-"""results.json, read; `deploy.results` and `deploy.evaluate.results` make it."""
+"""results.json, read; `deploy.results` and `deploy.evaluation.results` make it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from calib_data.errors import UsageError
 from deploy.artifacts.layout import BuildFolder
 from deploy.artifacts.manifest import check_finished
 from deploy.artifacts.reading import read_json
@@ -29,3 +31,19 @@ def read_results(folder: BuildFolder) -> dict[str, Any]:
             "build it again with this version of `deploy build`",
         )
     return dict(results)
+
+
+def check_built(folder: BuildFolder, results: Mapping[str, Any], precisions: Iterable[str]) -> None:
+    """Refuse a precision that a build does not have.
+
+    Raises:
+        UsageError: The build lacks one; the remedy lists those it has.
+    """
+    built = results["onnx"]
+    for precision in precisions:
+        if precision not in built:
+            raise UsageError(
+                f"'{folder.path}' has no {precision} model",
+                f"use --precision with any of: {', '.join(built)}; or build again with "
+                f"--precision {precision}",
+            )

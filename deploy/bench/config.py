@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from calib_data.errors import UsageError
+from deploy.artifacts import BuildFolder, check_built
 from deploy.bench.baselines import Baseline
 from deploy.bench.sweep import Effort
-from deploy.config import (
+from deploy.engine.profiles import Profile, Shape, bucket_profiles
+from deploy.engine.session import Backend, Precision
+from deploy.errors import BuildFolderError
+from deploy.option_values import (
     parse_backend,
     parse_integers,
     parse_items,
     parse_member,
     parse_precisions,
 )
-from deploy.engine.profiles import Profile, Shape, bucket_profiles
-from deploy.engine.session import Backend, Precision
-from deploy.errors import BuildFolderError
 
 _BATCHES = (1, 8, 32)
 
@@ -99,14 +100,8 @@ def plan_bench(config: BenchConfig, results: Mapping[str, Any]) -> BenchPlan:
         UsageError: A precision that was not built, or a shape beyond the profiles.
         BuildFolderError: The build did not record its buckets.
     """
+    check_built(BuildFolder(config.out), results, (each.value for each in config.precision or ()))
     built = tuple(Precision(name) for name in results["onnx"])
-    for precision in config.precision or ():
-        if precision not in built:
-            raise UsageError(
-                f"'{config.out}' has no {precision.value} model",
-                f"use --precision with any of: {', '.join(each.value for each in built)}; or "
-                f"build again with --precision {precision.value}",
-            )
     buckets, max_batch = results["config"]["buckets"], results["config"]["max_batch"]
     if not buckets:
         raise BuildFolderError(

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli import bench, build, check, compare, doctor, evaluate, inspect, report, tune
+from deploy.cli import (
+    bench,
+    build,
+    check,
+    compare,
+    doctor,
+    evaluate,
+    inspect,
+    report,
+    triton,
+    tune,
+)
 
 app = typer.Typer(
     name="deploy",
@@ -45,4 +56,5 @@ app.command("inspect")(inspect.command)
 app.command("check")(check.command)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
+app.command("triton")(triton.command)
 app.command("doctor")(doctor.command)

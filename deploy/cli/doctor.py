@@ -14,15 +14,21 @@ if TYPE_CHECKING:
 
 
 def command(
+    require_gpu: Annotated[
+        bool, typer.Option("--require-gpu", help="Exit 1 unless engines run here.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show machine and packages, what works here, and the command that adds what does not."""
+    """Show machine and packages, what works here, and the command that adds what does not.
+
+    Exit codes: 0 what is needed is there, 1 it is not, 2 wrong usage.
+    """
     from dataclasses import asdict
 
     from deploy.cli.output import print_json
-    from deploy.doctor.abilities import abilities
+    from deploy.doctor.abilities import abilities, run_engines
     from deploy.doctor.facts import gather_facts
-    from deploy.doctor.findings import examine
+    from deploy.doctor.findings import Status, examine
 
     facts = gather_facts()
     findings, able = examine(facts), abilities(facts)
@@ -35,8 +41,11 @@ def command(
                 "packages": dict(facts.packages),
             }
         )
-        return
-    _show(findings, able)
+    else:
+        _show(findings, able)
+    well = all(finding.status is not Status.MISSING for finding in findings)
+    if not well or (require_gpu and not run_engines(facts).works):
+        raise typer.Exit(1)
 
 
 def _show(findings: Sequence[Finding], able: Sequence[Ability]) -> None:

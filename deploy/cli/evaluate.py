@@ -67,11 +67,11 @@ def command(
         "min_agreement": min_agreement,
     }
     from deploy.cli.outcome import show_outcome
-    from deploy.evaluate.config import evaluate_config_from_dict
+    from deploy.evaluation.config import evaluate_config_from_dict
 
     config = evaluate_config_from_dict(options)
     with working(quiet=quiet, log_level=log_level) as progress:
-        from deploy.evaluate.pipeline import evaluate_folder
+        from deploy.evaluation.pipeline import evaluate_folder
 
         results = evaluate_folder(config, progress)
     show_outcome(results, Path(out), as_json=as_json)

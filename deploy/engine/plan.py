@@ -99,17 +99,20 @@ def load_plan(folder: BuildFolder, precision: Precision, target: str) -> tuple[P
     Raises:
         PlanError: Anything is not as it should be; the remedy is the command that rebuilds.
     """
+    info, plan, remedy = _read_plan(folder, precision, target)
     path = folder.plan(precision.value, target)
-    sidecar = folder.plan_info(precision.value, target)
-    files, command = _listed_files(folder, path)
-    remedy = f"build it again: {command}"
-    info = _parse_info(sidecar, _read_listed(folder, files, sidecar, remedy), remedy)
-    plan = _read_listed(folder, files, path, remedy)
-    if hashlib.sha256(plan).hexdigest() != info.sha256:
-        raise PlanError(f"'{sidecar}' describes another plan than '{path}'", remedy)
     _check_version(path, info, remedy)
     _check_gpu(path, info, remedy)
     return info, plan
+
+
+def read_plan_info(folder: BuildFolder, precision: Precision, target: str) -> PlanInfo:
+    """What a plan is that is whole and that the manifest knows, wherever it is to run.
+
+    Raises:
+        PlanError: It, or its sidecar, is missing, damaged or unknown.
+    """
+    return _read_plan(folder, precision, target)[0]
 
 
 def plan_info_to_dict(info: PlanInfo) -> dict[str, Any]:
@@ -136,6 +139,21 @@ def plan_info_from_dict(plain: Mapping[str, Any]) -> PlanInfo:
         for profile in values["profiles"]
     )
     return PlanInfo(**values)
+
+
+def _read_plan(
+    folder: BuildFolder, precision: Precision, target: str
+) -> tuple[PlanInfo, bytes, str]:
+    """A plan that the manifest vouches for, and the command that builds it again."""
+    path = folder.plan(precision.value, target)
+    sidecar = folder.plan_info(precision.value, target)
+    files, command = _listed_files(folder, path)
+    remedy = f"build it again: {command}"
+    info = _parse_info(sidecar, _read_listed(folder, files, sidecar, remedy), remedy)
+    plan = _read_listed(folder, files, path, remedy)
+    if hashlib.sha256(plan).hexdigest() != info.sha256:
+        raise PlanError(f"'{sidecar}' describes another plan than '{path}'", remedy)
+    return info, plan, remedy
 
 
 def _listed_files(folder: BuildFolder, path: Path) -> tuple[Mapping[str, Any], str]:

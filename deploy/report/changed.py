@@ -18,7 +18,7 @@ class Changed:
         precision: Which.
         total: All that changed.
         summary: What the shown ones mean for the score, in words.
-        examples: As in results.json; see `deploy.evaluate.examples`.
+        examples: As in results.json; see `deploy.evaluation.examples`.
     """
 
     precision: str

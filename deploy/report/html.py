@@ -6,21 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy.report.changed import answer
 from deploy.report.charts.curves import curve_plot
 from deploy.report.charts.intervals import Interval, IntervalPlot, interval_plots
 from deploy.report.charts.ranges import E4M3_MAX, FP16_MAX, range_panels
-from deploy.report.latency import label, milliseconds, per_second
-from deploy.report.numbers import (
-    change,
-    describe,
-    interval,
-    magnitude,
-    megabytes,
-    number,
-    percent,
-    points,
-)
+from deploy.report.filters import FILTERS
 from deploy.report.verdict import accuracy_limit
 from deploy.report.view import report_view
 
@@ -68,20 +57,9 @@ def html_environment() -> Environment:
         autoescape=True,
     )
     environment.filters.update(
-        answer=answer,
+        FILTERS,
         breakable=breakable,
-        change=change,
-        describe=describe,
-        interval=interval,
-        label=label,
-        magnitude=magnitude,
-        megabytes=megabytes,
-        milliseconds=milliseconds,
-        number=number,
         outcome=lambda name: name if name in _OUTCOMES else "neither",
-        per_second=per_second,
-        percent=percent,
-        points=points,
         prose=prose,
         style=lambda name: name if name in _STYLES else "fp32",
         typeset=typeset,

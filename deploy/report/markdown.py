@@ -6,18 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy.report.changed import answer
-from deploy.report.latency import label, milliseconds, per_second
-from deploy.report.numbers import (
-    change,
-    describe,
-    interval,
-    magnitude,
-    megabytes,
-    number,
-    percent,
-    points,
-)
+from deploy.report.filters import FILTERS
 from deploy.report.view import report_view
 
 if TYPE_CHECKING:
@@ -53,21 +42,10 @@ def markdown_environment() -> Environment:
         autoescape=False,  # Markdown is not HTML
     )
     environment.filters.update(
-        answer=answer,
+        FILTERS,
         cell=cell,
-        change=change,
-        describe=describe,
         excerpt=excerpt,
         inline=inline,
-        interval=interval,
-        label=label,
-        magnitude=magnitude,
-        megabytes=megabytes,
-        milliseconds=milliseconds,
-        number=number,
-        per_second=per_second,
-        percent=percent,
-        points=points,
         prose=prose,
     )
     return environment

@@ -16,11 +16,11 @@ from deploy.engine.opening import best_backend
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
 from deploy.environment import cpu_name, gpu_names
-from deploy.evaluate.examples import KEPT
-from deploy.evaluate.harness import EvaluationSet
-from deploy.evaluate.label_order import seems_permuted
-from deploy.evaluate.results import evaluation_to_dict
-from deploy.evaluate.stage import (
+from deploy.evaluation.examples import KEPT
+from deploy.evaluation.harness import EvaluationSet
+from deploy.evaluation.label_order import seems_permuted
+from deploy.evaluation.results import evaluation_to_dict
+from deploy.evaluation.stage import (
     ModelToEvaluate,
     backend_for,
     evaluate_models,

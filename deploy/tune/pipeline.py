@@ -20,9 +20,9 @@ from deploy.engine.profiles import Shape, bucket_profiles
 from deploy.engine.session import Precision
 from deploy.environment import describe_environment
 from deploy.errors import EvaluationError
-from deploy.evaluate.compare import Comparison, compare
-from deploy.evaluate.deviation import Deviation, Reference, run_deviation, run_reference
-from deploy.evaluate.harness import EvaluationSet, Run, batches_for, evaluate
+from deploy.evaluation.compare import Comparison, compare
+from deploy.evaluation.deviation import Deviation, Reference, run_deviation, run_reference
+from deploy.evaluation.harness import EvaluationSet, Run, batches_for, evaluate
 from deploy.inputs import BuildInputs, load_inputs
 from deploy.stages.calibrate import calibration_rows
 from deploy.tune.config import TuneConfig

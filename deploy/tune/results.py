@@ -9,11 +9,11 @@ from typing import Any
 from deploy.artifacts import SCHEMA_VERSION
 from deploy.config import config_to_dict
 from deploy.engine.profiles import Shape
-from deploy.evaluate.compare import Comparison
-from deploy.evaluate.deviation import Deviation
-from deploy.evaluate.gates import Gate
-from deploy.evaluate.harness import Run
-from deploy.evaluate.results import comparison_to_dict, run_to_dict
+from deploy.evaluation.compare import Comparison
+from deploy.evaluation.deviation import Deviation
+from deploy.evaluation.gates import Gate
+from deploy.evaluation.harness import Run
+from deploy.evaluation.results import comparison_to_dict, run_to_dict
 from deploy.tune.config import TuneConfig
 from deploy.tune.roofline import Gpu
 from deploy.tune.search import Found

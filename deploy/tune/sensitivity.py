@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from deploy.evaluate.deviation import Deviation
+from deploy.evaluation.deviation import Deviation
 from deploy.tune.units import Unit
 
 Measure = Callable[[frozenset[Unit]], Deviation]

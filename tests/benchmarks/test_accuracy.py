@@ -1,11 +1,15 @@
 import importlib
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from checkpoints import save_random_checkpoint
 
 from calib_data.progress import SilentProgress
+from deploy.engine.torch_graph import AS_WRITTEN
+from deploy.engine.torch_session import TorchSession
+from deploy.errors import BackendError
 from export.recipe import PRESETS
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -60,6 +64,47 @@ def test_every_preset_gets_its_cell_and_a_second_run_evaluates_nothing(
         fill(accuracy, model, tmp_path, "--seeds", "0,1")
     with pytest.raises(TypeError):
         fill(accuracy, model, tmp_path, "--limit", "8")
+
+
+def test_on_a_gpu_each_graph_is_held_against_its_simulation(accuracy, tmp_path, monkeypatch):
+    gpu = importlib.import_module("accuracy_gpu")
+    # torch runs on the CPU here, where it computes what onnxruntime does.
+    monkeypatch.setattr(gpu, "gpu_targets", lambda: ("sm90",))
+    monkeypatch.setattr(gpu, "gpu_lowering", lambda precision: AS_WRITTEN)
+    monkeypatch.setattr(gpu, "TorchSession", partial(TorchSession, device="cpu"))
+    model = save_random_checkpoint(tmp_path / "random")
+    arguments = ("--backend", "torch", "--recipes", "fp8")
+    cells, failures = fill(accuracy, model, tmp_path, *arguments)
+    assert failures == []
+    kinds = [(cell["precision"], cell["backend"], cell.get("variant")) for cell in cells]
+    assert kinds == [
+        ("fp32", "onnxruntime", None),
+        ("fp16", "onnxruntime", None),
+        ("fp16", "torch", ""),
+        ("fp8", "onnxruntime", None),
+        ("fp8", "torch", ""),
+        ("fp8", "torch", "softmax in 16 bits"),
+    ]
+    for cell in cells:
+        if cell["backend"] != "torch":
+            assert "against_simulation" not in cell
+            continue
+        beside = cell["against_simulation"]
+        # Nothing but the order of additions differs, which may tip a code or two.
+        assert beside["logits_error"] < max(beside["quantization_effect"], 1e-3)
+        assert beside["agreement"] == 1 - beside["changed"] / ROWS
+    assert "against onnxruntime's simulation" in (tmp_path / "accuracy.md").read_text()
+
+    monkeypatch.setattr(accuracy, "GpuBench", None)
+    monkeypatch.setattr(accuracy, "prepare", None)
+    assert fill(accuracy, model, tmp_path, *arguments) == (cells, [])
+
+
+def test_without_a_gpu_there_is_nothing_to_execute_on(accuracy, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("accuracy_gpu"), "gpu_targets", tuple)
+    model = save_random_checkpoint(tmp_path / "random")
+    with pytest.raises(BackendError, match="no GPU is visible"):
+        fill(accuracy, model, tmp_path, "--backend", "torch")
 
 
 def test_summary_spans_the_seeds(accuracy):

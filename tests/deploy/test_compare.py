@@ -8,8 +8,8 @@ import sklearn.metrics
 
 from calib_data.tasks import TASKS, QuestionExample, TextExample
 from deploy.errors import EvaluationError
-from deploy.evaluate.compare import compare
-from deploy.evaluate.predictions import AnswerPredictions, ClassPredictions, ValuePredictions
+from deploy.evaluation.compare import compare
+from deploy.evaluation.predictions import AnswerPredictions, ClassPredictions, ValuePredictions
 
 MRPC, STSB = TASKS["mrpc"], TASKS["stsb"]
 

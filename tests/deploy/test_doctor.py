@@ -199,3 +199,22 @@ def test_the_table_lists_what_works_and_what_is_missing(run_cli):
     here, _, missing = ran.out.partition("works here:")[2].partition("missing:")
     assert "  export and quantize\n" in here
     assert "export and quantize" not in missing
+
+
+@pytest.mark.parametrize(
+    ("facts", "options", "code"),
+    [
+        (LAPTOP, (), 0),
+        (LAPTOP, ("--require-gpu",), 1),
+        (H100, ("--require-gpu",), 0),
+        (replace(H100, flavours={}), ("--require-gpu",), 1),
+        (without(LAPTOP, "onnx"), (), 1),
+    ],
+)
+def test_the_exit_code_says_whether_what_is_needed_is_there(
+    facts, options, code, run_cli, monkeypatch
+):
+    monkeypatch.setattr("deploy.doctor.facts.gather_facts", lambda: facts)
+    ran = run_cli("doctor", "--json", *options)
+    assert ran.code == code
+    assert {"findings", "works", "missing"} <= json.loads(ran.out).keys()

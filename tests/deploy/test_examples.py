@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from calib_data.tasks import QuestionExample, TextExample, get_task
-from deploy.evaluate.compare import compare
-from deploy.evaluate.examples import KEPT, changed_examples, changed_to_dict
-from deploy.evaluate.predictions import AnswerPredictions, ClassPredictions, ValuePredictions
+from deploy.evaluation.compare import compare
+from deploy.evaluation.examples import KEPT, changed_examples, changed_to_dict
+from deploy.evaluation.predictions import AnswerPredictions, ClassPredictions, ValuePredictions
 
 
 def classes(*logits):

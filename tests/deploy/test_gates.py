@@ -1,8 +1,8 @@
 from deploy.engine.fusion import ProfileFusion, Unfused
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
-from deploy.evaluate.compare import Comparison, Drop
-from deploy.evaluate.gates import (
+from deploy.evaluation.compare import Comparison, Drop
+from deploy.evaluation.gates import (
     AccuracyLimits,
     accuracy_gates,
     agreement_gates,

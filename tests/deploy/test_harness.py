@@ -8,8 +8,8 @@ from calib_data.tasks import QuestionExample, TextExample, get_task
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Backend, Precision, SessionInfo
 from deploy.errors import EvaluationError
-from deploy.evaluate.harness import EvaluationSet, batches_for, evaluate, run_rows
-from deploy.evaluate.journal import Journal
+from deploy.evaluation.harness import EvaluationSet, batches_for, evaluate, run_rows
+from deploy.evaluation.journal import Journal
 
 PAD = 7
 

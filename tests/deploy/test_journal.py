@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from deploy.errors import BuildFolderError
-from deploy.evaluate.journal import Answer, Journal
+from deploy.evaluation.journal import Answer, Journal
 
 IDENTITY = {"files": {"onnx/model.fp8.onnx": "abc"}, "session": {"backend": "onnxruntime"}}
 

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from calib_data.tasks import TASKS, TextExample
-from deploy.evaluate.label_order import seems_permuted
-from deploy.evaluate.predictions import ClassPredictions, ValuePredictions
+from deploy.evaluation.label_order import seems_permuted
+from deploy.evaluation.predictions import ClassPredictions, ValuePredictions
 
 SHARED = Path(__file__).parents[2] / "../shared"
 

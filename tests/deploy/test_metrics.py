@@ -10,8 +10,8 @@ import torchmetrics.functional as torchmetrics
 from calib_data.features import Features
 from calib_data.tasks import TASKS, QuestionExample, TextExample
 from deploy.errors import EvaluationError
-from deploy.evaluate.metrics import METRICS
-from deploy.evaluate.predictions import (
+from deploy.evaluation.metrics import METRICS
+from deploy.evaluation.predictions import (
     ClassPredictions,
     ValuePredictions,
     predict_from_outputs,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from deploy.artifacts import BuildFolder, file_hashes, make_folder, write_json, write_manifest
+from deploy.artifacts import BuildFolder, file_hashes, make_folder, write_manifest
 from deploy.engine import plan as plans
 from deploy.engine.builder import Flavour, HardwareCompatibility
 from deploy.engine.plan import PlanInfo, load_plan, write_plan

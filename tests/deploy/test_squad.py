@@ -14,8 +14,8 @@ from calib_data.tasks import QuestionExample, Split, get_task
 from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import any_length, bucket_profiles
 from deploy.engine.session import Precision
-from deploy.evaluate.harness import EvaluationSet, run_rows
-from deploy.evaluate.squad import answers, exact_match, f1, normalize_answer
+from deploy.evaluation.harness import EvaluationSet, run_rows
+from deploy.evaluation.squad import answers, exact_match, f1, normalize_answer
 from export.checkpoint import load_checkpoint
 from export.onnx_export import export_onnx
 from export.onnx_file import write_onnx

@@ -1,1 +1,0 @@
-"""How well a model does a task, and how far a lower precision falls behind the reference."""

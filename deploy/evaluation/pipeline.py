@@ -1,0 +1,191 @@
+"""The evaluation of a build folder: models and data -> runs -> results.json and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calib_data.blocks import tokenize_blocks
+from calib_data.features import Features
+from calib_data.progress import Progress, SilentProgress
+from calib_data.quiet import quiet_transformers
+from calib_data.sampler import fingerprint
+from calib_data.sources import load_examples
+from calib_data.tasks import Split, Task, get_task
+from deploy.artifacts import (
+    BuildFolder,
+    check_finished,
+    check_listed,
+    forget_files,
+    hold_folder,
+    read_json,
+    read_results,
+    update_manifest,
+    write_json,
+)
+from deploy.config import check_metrics
+from deploy.engine.opening import best_backend
+from deploy.engine.profiles import bucket_profiles
+from deploy.engine.session import Backend, Precision
+from deploy.errors import BuildFolderError, EvaluationError
+from deploy.evaluation.config import EvaluateConfig, limits_to_apply, precisions_to_evaluate
+from deploy.evaluation.examples import KEPT
+from deploy.evaluation.harness import EvaluationSet
+from deploy.evaluation.results import (
+    evaluation_to_dict,
+    examples_to_dict,
+    judge_gates,
+    with_evaluation,
+)
+from deploy.evaluation.stage import (
+    ModelToEvaluate,
+    backend_for,
+    evaluate_models,
+    journal_path,
+    journal_paths,
+    model_hashes,
+)
+from deploy.inputs import first_examples
+from deploy.report.writing import write_reports
+
+
+def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) -> dict[str, Any]:
+    """Evaluate the models of a build folder, and write what is found into its results and reports.
+
+    Args:
+        config: What to evaluate.
+        progress: Told about everything that takes over a second.
+
+    Returns:
+        The content of results.json. Gates that do not hold stand in it; they raise nothing.
+
+    Raises:
+        ToolchainError: Whatever the user has to mend; see its remedy.
+    """
+    progress = progress or SilentProgress()
+    folder = BuildFolder(config.out)
+    read_results(folder)  # before the lock, which makes the folder
+    with hold_folder(folder.path):
+        manifest, results = check_finished(folder), read_results(folder)
+        build = results["config"]
+        task = settled_task(results)
+        limits = limits_to_apply(config, build)
+        check_metrics(limits.minima, task)
+        precisions = precisions_to_evaluate(config, results)
+        given = tuple(each for each in precisions if each is not Precision.FP32)
+        backend = config.backend or best_backend(folder, given or (Precision.FP32,))
+        models = [_model(folder, manifest, results, each, backend) for each in precisions]
+        data, built_on = _data(config, folder, task, build)
+        # What is about to be written is not vouched for until it is whole.
+        forget_files(folder, _journal_names(folder, precisions, backend), "evaluate")
+        evaluation = evaluate_models(
+            folder,
+            models,
+            backend,
+            bucket_profiles(tuple(build["buckets"]), build["max_batch"]),
+            data,
+            progress,
+            lambda features: _check_data(features, built_on, manifest["data_fingerprint"]),
+        )
+        results = with_evaluation(results, evaluation_to_dict(evaluation))
+        results["gates"] = judge_gates(results, task, limits)
+        known = read_json(folder.examples) if folder.examples.is_file() else {}
+        examples = examples_to_dict(known, results, evaluation_to_dict(evaluation, KEPT))
+        write_json(folder.results, results)
+        write_json(folder.examples, examples)
+        reports = write_reports(folder, results)
+        journals = journal_paths(folder, evaluation)
+        update_manifest(folder, (folder.examples, *journals), "evaluate")
+        update_manifest(folder, (folder.results, *reports))
+    return results
+
+
+def settled_task(results: Mapping[str, Any]) -> Task:
+    """The task as the build settled it; the checkpoint that it was settled by may be elsewhere.
+
+    Raises:
+        EvaluationError: The task file has changed since.
+    """
+    task = get_task(results["config"]["task"])
+    if task.identity != results["task"]:
+        raise EvaluationError(
+            f"the task is '{task.identity}' now, and was '{results['task']}' when this was built",
+            "restore the task file, or build again",
+        )
+    labels = results.get("labels")
+    if labels is None:
+        return task
+    return replace(task, labels=tuple(labels["names"]), output_order=tuple(labels["outputs"] or ()))
+
+
+def _model(
+    folder: BuildFolder,
+    manifest: Mapping[str, Any],
+    results: Mapping[str, Any],
+    precision: Precision,
+    backend: Backend,
+) -> ModelToEvaluate:
+    hashes = model_hashes(manifest, precision, backend_for(folder, precision, backend))
+    for name in hashes:
+        check_listed(folder, manifest, folder.path / name)
+    recipe = results["recipes"].get(precision.value)
+    return ModelToEvaluate(precision, None if recipe is None else recipe["name"], hashes)
+
+
+def _journal_names(
+    folder: BuildFolder, precisions: Sequence[Precision], backend: Backend
+) -> list[str]:
+    used = {precision: backend_for(folder, precision, backend) for precision in precisions}
+    return [folder.name(journal_path(folder, *each)) for each in used.items()]
+
+
+def _data(
+    config: EvaluateConfig, folder: BuildFolder, task: Task, build: Mapping[str, Any]
+) -> tuple[EvaluationSet, int]:
+    """What to evaluate on, and how many of all examples the build was evaluated on."""
+    data_dir = config.data_dir or (Path(build["data_dir"]) if build["data_dir"] else None)
+    examples = load_examples(task, Split.DEV, data_dir)
+    tokenizer = read_tokenizer(folder)
+    # The build's largest bucket is within the model's positions.
+    longest = min(task.max_length, build["buckets"][-1])
+    chosen = first_examples(examples, config.limit)
+    blocks = tokenize_blocks(task, tokenizer, chosen, longest)
+    built_on = min(len(examples), build["limit"] or len(examples))
+    return EvaluationSet(task, chosen, blocks, tokenizer.pad_token_id), built_on
+
+
+def read_tokenizer(folder: BuildFolder) -> Any:
+    """Load the tokenizer that the build was made with; nothing is fetched.
+
+    Raises:
+        BuildFolderError: It is missing or damaged.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(str(folder.tokenizer), local_files_only=True)
+    except Exception as error:  # transformers raises whatever a damaged file trips over
+        raise BuildFolderError(
+            f"cannot read '{folder.tokenizer}': {error}", "build it again"
+        ) from error
+
+
+def _check_data(features: Features, built_on: int, expected: str) -> None:
+    """Refuse other rows than the build's, as far as both go.
+
+    Raises:
+        EvaluationError: They differ.
+    """
+    if features.example_index[-1] + 1 < built_on:
+        return
+    rows = int(np.searchsorted(features.example_index, built_on))
+    if fingerprint(replace(features, input_ids=features.input_ids[:rows])) != expected:
+        raise EvaluationError(
+            "the development examples, or their tokens, are not those that this was built with",
+            "give --data-dir the folder with the same data, or build again",
+        )

@@ -1,0 +1,1 @@
+"""Triton Inference Server: a model repository out of a build folder."""

@@ -1,0 +1,350 @@
+"""`deploy evaluate` on real builds."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import save_random_checkpoint
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from calib_data.progress import SilentProgress
+from deploy.artifacts import BuildFolder, hold_folder, read_json, sha256
+from deploy.config import config_from_dict, config_to_dict
+from deploy.engine.session import Precision
+from deploy.evaluation.config import evaluate_config_from_dict
+from deploy.evaluation.pipeline import evaluate_folder
+from deploy.pipeline import build
+
+EXAMPLES, BUILT_ON = 4600, 40
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "glue" / "SST-2"
+    folder.mkdir(parents=True)
+    generator = random.Random(0)
+    for name, count in (("train.tsv", 8), ("dev.tsv", EXAMPLES)):
+        lines = [
+            " ".join(f"w{generator.randrange(100)}" for _ in range(generator.randrange(2, 20)))
+            + f"\t{generator.randrange(2)}"
+            for _ in range(count)
+        ]
+        (folder / name).write_text("\n".join(["sentence\tlabel", *lines]) + "\n", encoding="utf-8")
+    return folder.parents[1]
+
+
+def save_undecided_checkpoint(folder: Path, data: Path) -> Path:
+    """Random weights, and a bias that makes either class as likely, so that some answers change."""
+    save_random_checkpoint(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    lines = (data / "glue/SST-2/dev.tsv").read_text(encoding="utf-8").splitlines()[1:200]
+    texts = [line.partition("\t")[0] for line in lines]
+    inputs = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        model.classifier.bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(data, tmp_path_factory) -> Path:
+    checkpoint = save_undecided_checkpoint(tmp_path_factory.mktemp("model"), data)
+    out = tmp_path_factory.mktemp("build") / "out"
+    options = {"model": checkpoint, "task": "sst2", "data_dir": data, "out": out}
+    options |= {"precision": "fp8,fp16", "engine": "none", "calib_samples": 4, "limit": BUILT_ON}
+    build(config_from_dict({**options, "buckets": "16,32", "max_batch": 4}))
+    return out
+
+
+@pytest.fixture
+def folder(built, tmp_path) -> BuildFolder:
+    return BuildFolder(Path(shutil.copytree(built, tmp_path / "out")))
+
+
+def settled(results):
+    """All but the times, which no two runs share."""
+    return {
+        **results,
+        "runs": [{k: v for k, v in run.items() if k != "seconds"} for run in results["runs"]],
+    }
+
+
+def vouches_for_its_files(folder):
+    files = read_json(folder.manifest)["files"]
+    assert {"results.json", "examples.json", "report.html", "report.md"} <= files.keys()
+    return all(sha256(folder.path / name) == entry["sha256"] for name, entry in files.items())
+
+
+def test_a_build_and_an_evaluation_of_the_same_rows_agree(folder, run_cli):
+    before = read_json(folder.results)
+    examples = folder.examples.read_bytes()
+    ran = run_cli("evaluate", folder.path, "--limit", BUILT_ON, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    after = json.loads(ran.out)
+    assert after == read_json(folder.results)
+    assert settled(after) == settled(before)
+    assert folder.examples.read_bytes() == examples
+    assert vouches_for_its_files(folder)
+
+
+def test_the_run_on_most_examples_is_the_evidence(folder):
+    config = {"out": folder.path, "precision": "fp8"}
+    results = evaluate_folder(evaluate_config_from_dict({**config, "limit": 100}))
+    assert [(run["precision"], run["n"]) for run in results["runs"]] == [
+        ("fp32", BUILT_ON),
+        ("fp8", BUILT_ON),
+        ("fp16", BUILT_ON),
+        ("fp32", 100),
+        ("fp8", 100),
+    ]
+    fp8 = results["runs"][4]
+    assert results["accuracy"]["fp8"] == {
+        "metrics": fp8["metrics"],
+        "n": 100,
+        "backend": "onnxruntime",
+    }
+    assert results["accuracy"]["fp16"]["n"] == BUILT_ON
+    assert results["compare"]["fp8"] == fp8["compare"]
+    changed = results["changed_examples"]
+    assert changed["fp8"]["total"] == fp8["compare"]["changed"] > 0
+    assert (
+        read_json(folder.examples)["changed_examples"]["fp8"]["total"] == fp8["compare"]["changed"]
+    )
+    # Fewer examples are no better evidence.
+    fewer = evaluate_folder(evaluate_config_from_dict({**config, "limit": 10}))
+    for name in ("accuracy", "compare", "changed_examples"):
+        assert fewer[name] == results[name]
+    assert len(fewer["runs"]) == 7
+
+
+def test_another_backend_adds_runs(folder):
+    config = {"out": folder.path, "limit": BUILT_ON, "backend": "torch", "precision": "fp16"}
+    results = evaluate_folder(evaluate_config_from_dict(config))
+    runs = [(run["precision"], run["backend"]) for run in results["runs"]]
+    assert runs == [
+        ("fp32", "onnxruntime"),
+        ("fp8", "onnxruntime"),
+        ("fp16", "onnxruntime"),
+        ("fp32", "torch"),
+        ("fp16", "torch"),
+    ]
+    report = folder.report.read_text(encoding="utf-8")
+    assert report.count("| fp16 |") >= 2
+
+
+def test_gates_are_judged_recorded_and_named(folder, run_cli):
+    limits = ("--max-drop", "0.5", "--min", "accuracy=0.999", "--min-agreement", "0.1")
+    ran = run_cli("evaluate", folder.path, "--limit", BUILT_ON, *limits)
+    assert (ran.code, ran.err) == (3, "")
+    assert "gate min.fp8.accuracy: " in ran.out
+    gates = {gate["name"]: gate for gate in read_json(folder.results)["gates"]}
+    assert {name: gate["passed"] for name, gate in gates.items()} == {
+        "max_drop.fp8.accuracy": True,
+        "max_drop.fp16.accuracy": True,
+        "min.fp8.accuracy": False,
+        "min.fp16.accuracy": False,
+        "min_agreement.fp8": True,
+        "min_agreement.fp16": True,
+    }
+    assert gates["min.fp8.accuracy"]["limit"] == 0.999
+    # JSON alone does not say it to a person who reads the log of a pipeline.
+    ran = run_cli("evaluate", folder.path, "--limit", BUILT_ON, *limits, "--json")
+    assert ran.code == 3
+    assert [line.split(":")[0] for line in ran.err.splitlines()] == [
+        "gate min.fp8.accuracy",
+        "gate min.fp16.accuracy",
+    ]
+    json.loads(ran.out)
+
+
+_ATTEMPTS = """
+import os, random, signal, sys, time
+import onnxruntime, sklearn.metrics, transformers
+from transformers import AutoTokenizer
+from deploy.evaluation.config import evaluate_config_from_dict
+from deploy.evaluation.pipeline import evaluate_folder
+
+out, kills = sys.argv[1], 10
+generator = random.Random(0)
+while kills:
+    child = os.fork()
+    if not child:
+        evaluate_folder(evaluate_config_from_dict({"out": out, "precision": "fp8"}))
+        os._exit(0)
+    time.sleep(generator.uniform(0.1, 1.0))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        kills -= 1
+        journals = os.path.join(out, "evaluation")
+        sizes = [e.stat().st_size for e in os.scandir(journals)] if os.path.isdir(journals) else []
+        print(sum(sizes), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+def test_killed_ten_times_it_ends_as_if_never_disturbed(built, tmp_path, run_cli):
+    calm, disturbed = (
+        BuildFolder(Path(shutil.copytree(built, tmp_path / name))) for name in ("calm", "disturbed")
+    )
+    expected = evaluate_folder(evaluate_config_from_dict({"out": calm.path, "precision": "fp8"}))
+    assert expected["changed_examples"]["fp8"]["total"] > 0
+    # A process whose imports are done forks each attempt, so that kills fall into the evaluation.
+    done = subprocess.run(
+        [sys.executable, "-c", _ATTEMPTS, str(disturbed.path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    sizes = list(map(int, done.stdout.split()))
+    assert len(sizes) == 10
+    assert len({size for size in sizes if size > 1000}) > 2, "no kill fell between two batches"
+    ran = run_cli("evaluate", disturbed.path, "--precision", "fp8", "--log-level", "info")
+    assert ran.code == 0
+    assert settled(read_json(disturbed.results)) == settled(expected)
+    assert disturbed.examples.read_bytes() == calm.examples.read_bytes()
+    assert vouches_for_its_files(disturbed)
+
+
+class Stopping(SilentProgress):
+    """Interrupts in a batch of an evaluation, as Ctrl-C does."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def track(self, items, description, total):
+        for item in items:
+            yield item
+            self.left -= description.startswith("Evaluating")
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
+def stopped(folder, after):
+    config = evaluate_config_from_dict({"out": folder.path, "precision": "fp8", "limit": 200})
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_folder(config, Stopping(after))
+
+
+def again(run_cli, out):
+    ran = run_cli(
+        "evaluate", out, "--precision", "fp8", "--limit", "200", "--log-level", "info", "--json"
+    )
+    assert ran.code == 0
+    return json.loads(ran.out), ran.err
+
+
+def test_it_goes_on_where_it_was(folder, run_cli):
+    stopped(folder, after=30)
+    journals = sorted(path.name for path in folder.journals.iterdir())
+    assert journals == ["fp32.onnxruntime.journal"]
+    assert read_json(folder.results)["accuracy"]["fp32"]["n"] == BUILT_ON
+    assert "going on after 30 batches" in again(run_cli, folder.path)[1]
+
+
+def test_a_build_that_was_stopped_while_it_evaluated_goes_on_there(folder, run_cli, tmp_path):
+    plain = read_json(folder.results)["config"]
+    config = config_from_dict({**plain, "out": str(tmp_path / "new"), "precision": "fp16"})
+    with pytest.raises(KeyboardInterrupt):
+        build(config, Stopping(after=7))
+    new = BuildFolder(config.out)
+    assert not new.results.exists()
+    (tmp_path / "config.yaml").write_text(json.dumps(config_to_dict(config)), encoding="utf-8")
+    ran = run_cli("build", "--config", tmp_path / "config.yaml", "--log-level", "info")
+    assert (ran.code, "going on after 7 batches" in ran.err) == (0, True)
+    assert vouches_for_its_files(new)
+    assert read_json(new.manifest)["unfinished"] is None
+
+
+def test_answers_of_another_model_are_not_taken(folder, tmp_path, run_cli):
+    stopped(folder, after=30)
+    other = BuildFolder(tmp_path / "other")
+    checkpoint = save_random_checkpoint(tmp_path / "model", seed=1)
+    plain = read_json(folder.results)["config"]
+    build(config_from_dict({**plain, "model": str(checkpoint), "out": str(other.path)}))
+    calm, _ = again(run_cli, Path(shutil.copytree(other.path, tmp_path / "calm")))
+    shutil.copytree(folder.journals, other.journals, dirs_exist_ok=True)
+    results, said = again(run_cli, other.path)
+    assert "going on" not in said
+    assert settled(results) == settled(calm)
+
+
+def refused(run_cli, said, *arguments, code=1):
+    ran = run_cli("evaluate", *arguments)
+    assert (ran.code, ran.out) == (code, "")
+    assert [line.partition(" ")[0] for line in ran.err.splitlines()] == ["error:", "try:"]
+    assert said in ran.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--precision", "int8", "any of: fp32, fp8, fp16"),
+        ("--precision", "", "--precision"),
+        ("--backend", "frob", "onnxruntime"),
+        ("--limit", "0", "at least 1"),
+        ("--max-drop", "2", "0 to 1"),
+        ("--min", "accuracy", "METRIC=VALUE"),
+        ("--min", "f1=0.5", "any of: accuracy"),
+        ("--min", "accuracy=x", "'x'"),
+        ("--min", "accuracy=95", "0.9 for 90 %"),
+        ("--min-agreement", "98", "0.98 for 98 %"),
+        ("--min-agreement", "nan", "0.98 for 98 %"),
+    ],
+)
+def test_wrong_usage_is_exit_2_and_writes_nothing(option, value, said, built, run_cli):
+    before = (built / "results.json").read_bytes()
+    refused(run_cli, said, built, option, value, code=2)
+    assert (built / "results.json").read_bytes() == before
+    assert not BuildFolder(built).journals.exists()
+
+
+def test_what_is_no_finished_build_is_exit_1(folder, run_cli, tmp_path):
+    refused(run_cli, "deploy build", tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+    folder.manifest.unlink()
+    refused(run_cli, "manifest.json", folder.path)
+
+
+def test_a_folder_in_use_is_exit_1(folder, run_cli):
+    with hold_folder(folder.path):
+        refused(run_cli, "is writing", folder.path)
+
+
+def test_a_model_that_is_not_the_built_one_is_refused(folder, run_cli):
+    shutil.copyfile(folder.onnx("fp16"), folder.onnx("fp8"))
+    refused(run_cli, "model.fp8.onnx", folder.path)
+    assert run_cli("evaluate", folder.path, "--precision", "fp16", "--limit", "8").code == 0
+
+
+def test_other_examples_than_the_builds_are_refused(folder, data, tmp_path, run_cli):
+    other = Path(shutil.copytree(data, tmp_path / "data")) / "glue" / "SST-2" / "dev.tsv"
+    text = other.read_text(encoding="utf-8")
+    lines = text.split("\n")
+    lines[3] = "w1 " + lines[3]
+    other.write_text("\n".join(lines), encoding="utf-8")
+    before = folder.results.read_bytes()
+    data_dir = ("--data-dir", tmp_path / "data")
+    refused(run_cli, "not those that this was built with", folder.path, *data_dir, "--limit", 100)
+    assert folder.results.read_bytes() == before
+    # Of rows that the build had not seen, nothing is known.
+    lines[3] = lines[3].removeprefix("w1 ")
+    lines[BUILT_ON + 5] = "w1 " + lines[BUILT_ON + 5]
+    other.write_text("\n".join(lines), encoding="utf-8")
+    assert run_cli("evaluate", folder.path, *data_dir, "--limit", 100).code == 0
+
+
+def test_a_limit_beyond_the_data_takes_all_and_says_so(folder, run_cli):
+    ran = run_cli("evaluate", folder.path, "--limit", EXAMPLES + 1, "--precision", "fp32")
+    assert ran.code == 0
+    assert f"there are {EXAMPLES} examples" in ran.err
+    assert read_json(folder.results)["accuracy"][Precision.FP32.value]["n"] == EXAMPLES
