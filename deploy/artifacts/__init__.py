@@ -3,11 +3,10 @@
 from deploy.artifacts.hashes import file_hashes, hash_files, sha256
 from deploy.artifacts.layout import (
     BuildFolder,
-    leaves_folder,
     own_files,
     temporary_files,
 )
-from deploy.artifacts.lock import Holder, hold_folder, read_holder
+from deploy.artifacts.lock import Holder, check_not_held, hold_folder, read_holder
 from deploy.artifacts.manifest import (
     MANIFEST_VERSION,
     canonical,
@@ -37,12 +36,12 @@ __all__ = [
     "check_built",
     "check_finished",
     "check_listed",
+    "check_not_held",
     "check_writable",
     "file_hashes",
     "forget_files",
     "hash_files",
     "hold_folder",
-    "leaves_folder",
     "make_folder",
     "own_files",
     "read_holder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 # All that a build makes: what its manifest lists, and what the next build may remove. Whatever
 # else a user keeps in the folder is neither hashed nor touched.
@@ -118,15 +118,6 @@ def temporary_files(folder: BuildFolder) -> list[Path]:
         for path in _inside(folder, f"{part}/.*".lstrip("/"))
         if _TEMPORARY.fullmatch(path.name)
     ]
-
-
-def leaves_folder(name: str) -> bool:
-    """Whether a path out of a manifest is anything but one within its folder."""
-    path = PurePosixPath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        return True
-    # What leads elsewhere on Windows, and what no system takes.
-    return any(character in name for character in "\\:\0")
 
 
 def _inside(folder: BuildFolder, pattern: str) -> Iterator[Path]:

@@ -50,7 +50,7 @@ def hold_folder(path: Path) -> Iterator[None]:
         # Nobody's work depends on it, so it needs no sync.
         note.write_text(json.dumps(asdict(holder)), encoding="utf-8")
     except Timeout:
-        raise _held(path) from None
+        raise _held(path, _await_holder(path)) from None
     except OSError as error:
         lock.release()
         raise not_writable(path, error) from error
@@ -75,14 +75,29 @@ def read_holder(path: Path) -> Holder | None:
     return holder
 
 
+def check_not_held(path: Path) -> None:
+    """Refuse to read a folder that another process is writing; writes nothing itself.
+
+    Raises:
+        BuildFolderError: Another command holds it.
+    """
+    holder = read_holder(path)
+    if holder is not None and holder.pid != os.getpid():
+        raise _held(path, holder)
+
+
 def _note(path: Path) -> Path:
     return path / ".lock.json"
 
 
-def _held(path: Path) -> BuildFolderError:
+def _await_holder(path: Path) -> Holder | None:
     deadline = time.monotonic() + _PATIENCE_S
     while (holder := read_holder(path)) is None and time.monotonic() < deadline:
         time.sleep(0.01)
+    return holder
+
+
+def _held(path: Path, holder: Holder | None) -> BuildFolderError:
     who = "" if holder is None else f": process {holder.pid}, since {holder.since}"
     return BuildFolderError(
         f"another command is writing '{path}'{who}",

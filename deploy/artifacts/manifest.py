@@ -1,6 +1,7 @@
 """manifest.json: what a build was asked for, how far it came, and what every file of it was.
 
 schema_version, config, model_fingerprint, data_fingerprint, calibration_fingerprint, environment
+wanted            names of all stages, in their order
 unfinished        the stage in progress; null once the build is complete
 stages.<name>     {key, seconds, peak_memory_bytes, reused, files, result}; see deploy.stages
 files.<path>      {bytes, sha256}
@@ -11,19 +12,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from deploy.artifacts.hashes import hash_files, sha256
-from deploy.artifacts.layout import BuildFolder, leaves_folder
+from deploy.artifacts.layout import BuildFolder
 from deploy.artifacts.reading import read_json
 from deploy.artifacts.writing import write_json
 from deploy.errors import BuildFolderError
+from deploy.paths import inside
+from deploy.structure import count, flag, mapping, optional, quantity, record, sequence, text
 
 MANIFEST_VERSION = 2
 
 _CHECKSUM = "manifest_sha256"
+
+_engine = record({"precision": text, "target": text, "flavour": text, "file": text})
+
+_stage = record(
+    {
+        "key": text,
+        "seconds": quantity,
+        "peak_memory_bytes": optional(count),
+        "reused": flag,
+        "files": sequence(text),
+        "result": record(
+            {}, {"engine": _engine, "model_fingerprint": text, "data_fingerprint": text}
+        ),
+    }
+)
+
+_manifest = record(
+    {
+        "config": record({"model": text, "task": text, "precision": sequence(text)}),
+        "model_fingerprint": text,
+        "data_fingerprint": text,
+        "calibration_fingerprint": optional(text),
+        "wanted": sequence(text, least=1),
+        "unfinished": optional(text),
+        "stages": mapping(_stage),
+        "files": mapping(record({"bytes": count, "sha256": text})),
+    }
+)
 
 
 def canonical(plain: Any) -> bytes:
@@ -45,8 +76,8 @@ def read_manifest(folder: BuildFolder) -> dict[str, Any]:
     """Read manifest.json, if it is exactly what was written.
 
     Raises:
-        BuildFolderError: It is missing, damaged or of another version, or names a file outside of
-            the folder.
+        BuildFolderError: It is missing, damaged or of another version, or a file that it names lies
+            outside of the folder.
     """
     manifest = read_json(folder.manifest)
     remedy = "build it again with `deploy build`"
@@ -59,11 +90,14 @@ def read_manifest(folder: BuildFolder) -> dict[str, Any]:
         )
     if manifest.get(_CHECKSUM) != _checksum(_without_checksum(manifest)):
         raise BuildFolderError(f"'{folder.manifest}' is damaged: its checksum differs", remedy)
+    try:
+        _manifest(manifest, "")
+        for problem in _contradictions(manifest):
+            raise ValueError(problem)
+    except ValueError as error:
+        raise BuildFolderError(f"'{folder.manifest}' is damaged: {error}", remedy) from error
     for name in manifest["files"]:
-        if leaves_folder(name):
-            raise BuildFolderError(
-                f"'{folder.manifest}' names '{name}', which is not in its folder", remedy
-            )
+        inside(folder.path, name)
     return manifest
 
 
@@ -101,21 +135,20 @@ def update_manifest(folder: BuildFolder, written: Iterable[Path], stage: str = "
     Args:
         folder: The build.
         written: Files in it.
-        stage: Whose files they are.
+        stage: Whose files they are, where no stage has them yet.
 
     Raises:
         BuildFolderError: The manifest is missing or damaged, or cannot be written.
     """
     manifest = read_manifest(folder)
+    files, stages = manifest["files"], manifest["stages"]
     entries = hash_files(folder, written)
-    manifest["files"].update(entries)
-    record = manifest["stages"].get(stage)
-    if record is not None:
-        record["files"] = sorted({*record["files"], *entries})
+    stages[stage]["files"] = sorted({*stages[stage]["files"], *(entries.keys() - files.keys())})
+    files.update(entries)
     write_manifest(folder, manifest)
 
 
-def forget_files(folder: BuildFolder, names: Iterable[str], stage: str) -> None:
+def forget_files(folder: BuildFolder, names: Iterable[str]) -> None:
     """Take files that are about to change out of the manifest of a finished build.
 
     Raises:
@@ -127,10 +160,26 @@ def forget_files(folder: BuildFolder, names: Iterable[str], stage: str) -> None:
         return
     for name in gone:
         del manifest["files"][name]
-    record = manifest["stages"].get(stage)
-    if record is not None:
-        record["files"] = [name for name in record["files"] if name not in gone]
+    for plain in manifest["stages"].values():
+        plain["files"] = [name for name in plain["files"] if name not in gone]
     write_manifest(folder, manifest)
+
+
+def _contradictions(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What the parts of a manifest say against each other."""
+    wanted, stages = manifest["wanted"], manifest["stages"]
+    yield from (f"{name} is no stage of the build" for name in stages if name not in wanted)
+    unfinished = manifest["unfinished"]
+    if unfinished is None:
+        yield from (
+            f"{name} is missing, and nothing unfinished" for name in wanted if name not in stages
+        )
+    elif unfinished not in wanted:
+        yield f"{unfinished} is unfinished, and no stage of the build"
+    listed = [name for plain in stages.values() for name in plain["files"]]
+    for name in dict.fromkeys([*manifest["files"], *listed]):
+        if name not in manifest["files"] or listed.count(name) != 1:
+            yield f"'{name}' is not one file of one stage"
 
 
 def _without_checksum(content: Mapping[str, Any]) -> dict[str, Any]:

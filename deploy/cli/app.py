@@ -18,6 +18,7 @@ from deploy.cli import (
     report,
     triton,
     tune,
+    verify,
 )
 
 app = typer.Typer(
@@ -56,5 +57,6 @@ app.command("inspect")(inspect.command)
 app.command("check")(check.command)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
+app.command("verify")(verify.command)
 app.command("triton")(triton.command)
 app.command("doctor")(doctor.command)

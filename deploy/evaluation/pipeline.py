@@ -81,7 +81,7 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
         models = [_model(folder, manifest, results, each, backend) for each in precisions]
         data, built_on = _data(config, folder, task, build)
         # What is about to be written is not vouched for until it is whole.
-        forget_files(folder, _journal_names(folder, precisions, backend), "evaluate")
+        forget_files(folder, _journal_names(folder, precisions, backend))
         evaluation = evaluate_models(
             folder,
             models,

@@ -189,6 +189,7 @@ class StageRun:
     def _write(self, unfinished: str | None) -> None:
         content = {
             **self._facts,
+            "wanted": self._wanted,
             "unfinished": unfinished,
             "stages": {
                 name: record_to_dict(self._records[name])
