@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.artifacts.layout import BuildFolder, own_files
+from deploy.artifacts.reading import not_readable
 
 _BLOCK = 1 << 20
 
@@ -22,10 +23,18 @@ def sha256(path: Path) -> str:
 
 
 def hash_files(folder: BuildFolder, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Size in bytes and sha256 of files, by their paths within the folder."""
-    return {
-        folder.name(path): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths
-    }
+    """Size in bytes and sha256 of files, by their paths within the folder.
+
+    Raises:
+        BuildFolderError: One cannot be read.
+    """
+    entries = {}
+    for path in paths:
+        try:
+            entries[folder.name(path)] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        except OSError as error:
+            raise not_readable(path, error) from error
+    return entries
 
 
 def file_hashes(folder: BuildFolder) -> dict[str, dict[str, Any]]:

@@ -111,11 +111,11 @@ def own_files(folder: BuildFolder) -> list[Path]:
 
 def temporary_files(folder: BuildFolder) -> list[Path]:
     """What a killed process had not finished writing."""
-    parts = dict.fromkeys(pattern.rpartition("/")[0] for pattern in _OWN)
+    patterns = (*_OWN, folder.name(folder.manifest))
     return [
         path
-        for part in parts
-        for path in _inside(folder, f"{part}/.*".lstrip("/"))
+        for part, slash, name in (pattern.rpartition("/") for pattern in patterns)
+        for path in _inside(folder, f"{part}{slash}.{name}.*")
         if _TEMPORARY.fullmatch(path.name)
     ]
 

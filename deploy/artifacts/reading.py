@@ -18,8 +18,13 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BuildFolderError(
-            f"cannot read '{path}': {error.strerror}", "make it with `deploy build`"
-        ) from error
+        raise not_readable(path, error) from error
     except ValueError as error:
         raise BuildFolderError(f"'{path}' is not JSON: {error}", "build it again") from error
+
+
+def not_readable(path: Path, error: OSError) -> BuildFolderError:
+    """The error about a file of the build that is missing, or that this user may not read."""
+    return BuildFolderError(
+        f"cannot read '{path}': {error.strerror or error}", "make it with `deploy build`"
+    )

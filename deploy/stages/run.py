@@ -85,8 +85,8 @@ class StageRun:
     ) -> None:
         """Read what an earlier build left, and remove what this one does not want.
 
-        Removed are files that a build makes, by their names; whatever else lies there stays. A
-        folder without a manifest is left as it is.
+        Removed are files that a build makes, by their names; whatever else lies there stays. In a
+        folder without a manifest, only what a killed process had not finished writing is removed.
 
         Args:
             folder: Where.
@@ -107,8 +107,8 @@ class StageRun:
         self._records = {name: known[name] for name in self._wanted if name in known}
         if self._records.keys() != known.keys() or not known:
             self._write(unfinished=self._wanted[0])
+        self._remove(temporary_files(folder))
         if before:
-            self._remove(temporary_files(folder))
             self._remove(path for path in own_files(folder) if self._is_waste(path))
 
     @property
