@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +51,14 @@ def export_stage(
 
 
 def _save_tokenizer(checkpoint: Checkpoint, folder: BuildFolder) -> list[Path]:
+    tokenizer = copy.deepcopy(checkpoint.tokenizer)
+    if tokenizer.is_fast:
+        # It keeps at which length it cut last, which is no property of the checkpoint.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
     # File by file: the folder may hold something of the user's, and only whole files appear.
     with tempfile.TemporaryDirectory() as staging:
-        checkpoint.tokenizer.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
         make_folder(folder.tokenizer)
         written = []
         for file in sorted(Path(staging).rglob("*")):

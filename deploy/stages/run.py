@@ -113,15 +113,15 @@ class StageRun:
 
     @property
     def records(self) -> Mapping[str, StageRecord]:
-        """The stages that are complete, of this build or an earlier one, by name."""
-        return self._records
+        """The stages that are complete, of this build or an earlier one, in their order by name."""
+        return {name: self._records[name] for name in self._wanted if name in self._records}
 
     @property
     def files(self) -> dict[str, Mapping[str, Any]]:
         """All files that the manifest vouches for, by their paths within the folder."""
         return {
             name: entry
-            for record in self._records.values()
+            for record in self.records.values()
             for name, entry in sorted(record.files.items())
         }
 
@@ -191,11 +191,7 @@ class StageRun:
             **self._facts,
             "wanted": self._wanted,
             "unfinished": unfinished,
-            "stages": {
-                name: record_to_dict(self._records[name])
-                for name in self._wanted
-                if name in self._records
-            },
+            "stages": {name: record_to_dict(record) for name, record in self.records.items()},
             "files": self.files,
         }
         text = canonical(content)

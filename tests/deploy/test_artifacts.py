@@ -4,14 +4,11 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from holders import holding
 from manifests import manifest_of
 
 from deploy.artifacts import (
@@ -98,30 +95,6 @@ def test_json_refuses_what_json_cannot_say(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "results.json", {"accuracy": float("nan")})
     assert names_in(tmp_path) == []
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from deploy.artifacts import hold_folder
-with hold_folder(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def holding(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds a folder until its input ends."""
-    command = [sys.executable, "-c", HOLD, str(path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout.readline() == "held\n"
-        try:
-            yield holder
-        finally:
-            holder.kill()
 
 
 def test_a_second_writer_is_told_who_the_first_is_and_since_when(tmp_path):
