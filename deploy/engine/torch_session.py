@@ -320,10 +320,13 @@ class TorchSession:
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             lane.device.zero_()  # there is a token 0 in every vocabulary
             for masked in self._variants:
-                self._call(lane, masked)  # compiles, and lets libraries allocate what they keep
+                self._call(lane, masked)  # compiles
                 self._stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                with (
+                    _own_cublas_workspace(),
+                    torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+                ):
                     outputs = self._call(lane, masked)
                 lane.graphs[masked] = (graph, outputs)
 
@@ -370,6 +373,23 @@ def _compiled(module: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
         os.environ.setdefault(variable, str(cache_folder() / name))
     # A copy, on the same weights: torch keeps what it compiles by code, and limits how much.
     return torch.compile(fx.GraphModule(module, module.graph))
+
+
+@contextmanager
+def _own_cublas_workspace() -> Iterator[None]:
+    """Let what is captured take cuBLAS's workspace from the graph's memory.
+
+    A graph keeps the workspace's address. torch keeps one workspace per stream and drops it when
+    anybody in the process compiles with CUDA graphs or drops a graph: the next replay would write
+    to memory of others (pytorch issues 192061, 193402).
+    """
+    import torch
+
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 @contextmanager

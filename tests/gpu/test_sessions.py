@@ -67,6 +67,24 @@ def test_graphs_replay_on_new_inputs(open_session):
         assert_close(warm.run(inputs), plain.run(inputs), inputs, SAME)
 
 
+@needs_torch_cuda
+def test_graphs_outlive_what_others_in_the_process_compile_and_free(open_session, reference):
+    session, inputs = open_session(CLASSIFICATION), tokens(6, 64)
+    session.warmup()
+    # Dropping cuBLAS's workspaces is part of both.
+    layer = torch.nn.Linear(256, 256, device="cuda", dtype=torch.float16)
+    compiled = torch.compile(layer, mode="reduce-overhead")
+    with torch.inference_mode():
+        for _ in range(4):
+            compiled(torch.ones(64, 256, device="cuda", dtype=torch.float16))
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    # Whatever a replay would now write to is someone else's.
+    others = [torch.full((1 << 20,), 7, device="cuda") for _ in range(32)]
+    assert_close(session.run(inputs), reference(CLASSIFICATION).run(inputs), inputs, TOLERANCE)
+    assert all(bool((each == 7).all()) for each in others)
+
+
 @pytest.mark.parametrize("sessions", [1, 4])
 def test_threads_never_get_one_anothers_results(open_session, reference, sessions):
     made = [open_session(CLASSIFICATION) for _ in range(sessions)]
