@@ -12,15 +12,22 @@ import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 def peak_mb() -> float:
-    """Largest resident set of this process since its exec, all threads, in 10^6 bytes."""
+    """Largest resident set since this process's exec or `forget_peak`, in 10^6 bytes."""
     if _STATUS.is_file():
         return _status_mb("VmHWM")
     # macOS counts bytes here, and other systems without /proc kibibytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def forget_peak() -> None:
+    """Let `peak_mb` begin anew from what is resident now; without effect outside of Linux."""
+    if _CLEAR.is_file():
+        _CLEAR.write_text("5", encoding="ascii")  # proc_pid_clear_refs(5)
 
 
 def resident_mb() -> float:

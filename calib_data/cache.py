@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 from calib_data.errors import ToolchainError
 
 CACHE_VARIABLE = "BERT_TRT_DEPLOY_CACHE"
@@ -22,6 +20,8 @@ def cache_path() -> Path:
     It is what the environment variable `BERT_TRT_DEPLOY_CACHE` names, or else the place that the
     operating system has for a user's caches.
     """
+    import platformdirs
+
     chosen = os.environ.get(CACHE_VARIABLE)
     return Path(chosen) if chosen else platformdirs.user_cache_path("bert-trt-deploy")
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from calib_data.errors import TaskFileError
+from calib_data.parsing import NotParsableError, parse_yaml
 from calib_data.sources.user_files import SUFFIXES
 from calib_data.tasks import CLASS_METRICS, REGRESSION_METRICS, TASKS, Head, Task, UserFiles
 
@@ -111,15 +112,11 @@ def _read(path: Path) -> bytes:
 
 
 def _parse(path: Path, content: bytes) -> Mapping[str, Any]:
-    import yaml
-
     try:
-        plain = yaml.safe_load(content.decode("utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise TaskFileError(f"{where}: not YAML: {problem}", "mend the file's syntax") from error
+        plain = parse_yaml(content)
+    except NotParsableError as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        raise TaskFileError(f"{where}: not YAML: {error}", "mend the file's syntax") from error
     if not isinstance(plain, dict):
         raise TaskFileError(f"{path}: no fields in it", _REMEDY)
     return plain

@@ -10,8 +10,6 @@ from typing import Any
 from calib_data.errors import UsageError
 from calib_data.progress import Progress
 from deploy.engine.builder import Flavour, supported_targets
-from deploy.engine.layer_summary import summarize
-from deploy.engine.preflight import check_target, read_model
 from deploy.engine.profiles import Profile, Shape, bucket_profiles
 from deploy.errors import EngineError
 from deploy.option_values import parse_buckets, parse_integer, parse_targets
@@ -74,6 +72,10 @@ def check(config: CheckConfig, progress: Progress) -> dict[str, Any]:
     Raises:
         ToolchainError: The file is not one that a builder could be asked about.
     """
+    # A mistake on the command line is told without importing what reads models.
+    from deploy.engine.layer_summary import summarize
+    from deploy.engine.preflight import check_target, read_model
+
     with progress.status(f"Reading {config.onnx.name}"):
         model = read_model(config.onnx, config.profiles)
     targets = []

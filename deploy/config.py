@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calib_data.errors import UsageError
+from calib_data.parsing import NotParsableError, parse_yaml
 from calib_data.tasks import Task, get_task, is_task_file
 from deploy.engine.builder import BuilderOptions, HardwareCompatibility
 from deploy.engine.session import Backend, Precision
@@ -86,6 +87,8 @@ class BuildConfig:
         min_agreement: Least share of examples answered as FP32 does that passes; None sets no gate.
         require_fusion: Whether an incomplete fusion fails the build.
         limit: Evaluate this many dev examples, from the first; None for all.
+        allow_pickle: Whether the tensors of a pytorch_model.bin may be read where a model folder
+            has no safetensors.
     """
 
     model: str
@@ -111,6 +114,7 @@ class BuildConfig:
     min_agreement: float | None = None
     require_fusion: bool = False
     limit: int | None = None
+    allow_pickle: bool = False
 
     @property
     def builder_options(self) -> BuilderOptions:
@@ -176,18 +180,13 @@ def load_config(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: The file is missing, or is not a YAML mapping.
     """
-    import yaml
-
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = parse_yaml(path.read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror}", "check --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        # YAML's own message takes five lines, of which two matter.
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UsageError(f"'{where}' is not YAML: {problem}", "mend the file's syntax") from error
+    except NotParsableError as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        raise UsageError(f"'{where}' is not YAML: {error}", "mend the file's syntax") from error
     if not isinstance(plain, dict):
         raise UsageError(f"'{path}' holds no options", "write lines such as `precision: fp8`")
     return plain
@@ -314,4 +313,5 @@ _PARSERS: dict[str, Any] = {
     "min_agreement": parse_min_agreement,
     "require_fusion": lambda value: parse_flag("require_fusion", value),
     "limit": lambda value: parse_integer("limit", value, 1),
+    "allow_pickle": lambda value: parse_flag("allow_pickle", value),
 }

@@ -74,13 +74,13 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
     targets = _targets(config, flavour)
     source = str(ensure_demo_model(progress)) if config.model == DEMO else config.model
     if task.labels_from_checkpoint:
-        task = with_labels(task, label_names(source))
+        task = with_labels(task, label_names(source, allow_pickle=config.allow_pickle))
     dev = load_examples(task, Split.DEV, config.data_dir)
     calibrates = any(precision.calibrated for precision in config.precision)
     train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if calibrates else ()
     dev = first_examples(dev, config.limit)
     with progress.status(f"Reading {config.model}"):
-        checkpoint = read_checkpoint(source, task)
+        checkpoint = read_checkpoint(source, task, allow_pickle=config.allow_pickle)
     task = replace(task, output_order=checkpoint.label_order or ())
     for precision in config.precision:
         if precision.quantized:

@@ -13,6 +13,9 @@ from deploy.engine.session import Backend, Precision
 
 _TARGET = re.compile("sm[0-9]{2,3}")
 
+# What TensorRT, numpy and torch all take for a size, a count or a seed.
+_LARGEST = 2**31 - 1
+
 _EnumT = TypeVar("_EnumT", bound=Enum)
 
 
@@ -39,11 +42,11 @@ def parse_member(kind: type[_EnumT], option: str, value: Any) -> _EnumT:
         ) from None
 
 
-def parse_integer(option: str, value: Any, least: int, most: int | None = None) -> int:
-    """A whole number of at least `least`.
+def parse_integer(option: str, value: Any, least: int, most: int = _LARGEST) -> int:
+    """A whole number from `least` to `most`.
 
     Raises:
-        UsageError: It is none, or is smaller.
+        UsageError: It is none, or is outside.
     """
     try:
         number = int(str(value))
@@ -53,7 +56,7 @@ def parse_integer(option: str, value: Any, least: int, most: int | None = None) 
         ) from None
     if number < least:
         raise UsageError(f"--{option} is {number}", f"give at least {least}")
-    if most is not None and number > most:
+    if number > most:
         raise UsageError(f"--{option} is {number}", f"give at most {most}")
     return number
 

@@ -13,6 +13,7 @@ from deploy.artifacts import BuildFolder, check_writable, hold_folder, read_resu
 from deploy.config import BuildConfig, StageKind, config_to_dict
 from deploy.environment import describe_environment
 from deploy.inputs import BuildInputs, load_inputs
+from deploy.logs import build_log
 from deploy.stages.calibrate import CALIBRATE, calibrate_stage, calibration_rows
 from deploy.stages.compile import compile_stage, stage_name
 from deploy.stages.evaluate import EVALUATE, evaluate_stage
@@ -47,7 +48,7 @@ def build(
     inputs = load_inputs(config, progress)
     calibrates = any(precision.calibrated for precision in config.precision)
     rows = calibration_rows(config, inputs, progress) if calibrates else None
-    with hold_folder(config.out):
+    with hold_folder(config.out), build_log(config.out):
         folder = BuildFolder(config.out)
         run = StageRun(
             folder,
@@ -108,9 +109,10 @@ def _make_models(
     if rows is None:  # nothing but FP32 was asked for
         return
     run.run(calibrate_stage(folder, inputs, rows, weights, progress))
-    # Nothing needs them any more, and they are as large as a model gets.
-    weights.cache_clear()
-    gc.collect()
+    if weights.cache_info().currsize:
+        # Nothing needs them any more, and they are as large as a model gets.
+        weights.cache_clear()
+        gc.collect()
 
     @cache
     def table() -> CalibrationTable:

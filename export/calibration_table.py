@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from calib_data.parsing import parse_json
 from export.codes import dequantize, quantize
 from export.errors import CalibrationError
 from export.histogram import BINS, RangeHistogram
@@ -178,7 +179,7 @@ def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
     """
     remedy = "delete it and build again, so that it is calibrated anew"
     try:
-        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plain: dict[str, Any] = parse_json(path.read_bytes())
         version = plain["version"]
         if version != VERSION:
             raise CalibrationError(f"'{path}' has version {version}, not {VERSION}", remedy)
@@ -204,7 +205,9 @@ def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
             },
             carried={name: float(amax) for name, amax in plain["carried"].items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if len({len(each) for each in (*table.centers.values(), *table.channel_amax.values())}) > 1:
+            raise ValueError("its sites have different numbers of channels")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CalibrationError(f"'{path}' is not a calibration table: {error}", remedy) from error
     if source.model_fingerprint != model_fingerprint:
         raise CalibrationError(f"'{path}' was calibrated on another model", remedy)
@@ -212,11 +215,16 @@ def read_table(path: Path, model_fingerprint: str) -> CalibrationTable:
 
 
 def _histogram_from_dict(name: str, plain: Mapping[str, Any]) -> RangeHistogram:
-    counts = np.asarray(plain["counts"], dtype=np.int64)
+    counts = np.asarray(plain["counts"])
     amax, upper = float(plain["amax"]), float(plain["upper"])
-    if counts.shape != (BINS,) or not 0.0 <= amax <= upper < np.inf or (counts < 0).any():
+    if (
+        counts.dtype.kind != "i"
+        or counts.shape != (BINS,)
+        or not 0.0 <= amax <= upper < np.inf
+        or (counts < 0).any()
+    ):
         raise ValueError(f"site '{name}' has an impossible histogram")
-    return RangeHistogram(upper=upper, amax=amax, counts=counts)
+    return RangeHistogram(upper=upper, amax=amax, counts=counts.astype(np.int64))
 
 
 def _channels_from_list(name: str, plain: list[float]) -> NDArray[np.float32]:

@@ -72,34 +72,37 @@ class Checkpoint(CheckpointInfo):
     model: nn.Module
 
 
-def load_checkpoint(source: str, task: Task) -> Checkpoint:
+def load_checkpoint(source: str, task: Task, *, allow_pickle: bool = False) -> Checkpoint:
     """Load a checkpoint in FP32 and prepare it for export.
 
     Args:
         source: A folder in Hugging Face layout, or the id of a hub repository.
         task: What the model is to be run on; decides the head that it must have.
+        allow_pickle: Whether a folder's weights may be pickle where it has no others. Only tensors
+            are unpickled; whatever else the file holds is an error.
 
     Raises:
         CheckpointError: Folder or repository missing, weights missing, unreadable or incomplete.
         UnsupportedModelError: Another kind of model, another head, or other labels.
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
-    return load_weights(read_checkpoint(source, task))
+    return load_weights(read_checkpoint(source, task, allow_pickle=allow_pickle))
 
 
-def read_checkpoint(source: str, task: Task) -> CheckpointInfo:
+def read_checkpoint(source: str, task: Task, *, allow_pickle: bool = False) -> CheckpointInfo:
     """Read and check all of a checkpoint but its weights, of which only the bytes are hashed.
 
     Args:
         source: As `load_checkpoint` takes it.
         task: As `load_checkpoint` takes it.
+        allow_pickle: As `load_checkpoint` takes it.
 
     Raises:
         CheckpointError: Folder or repository missing, or a file unreadable.
         UnsupportedModelError: Another kind of model, another head, or other labels.
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
-    folder = local_folder(source)
+    folder = local_folder(source, allow_pickle=allow_pickle)
     # Imported once the cheap mistakes are ruled out: it takes seconds.
     from transformers import AutoConfig
 
@@ -139,23 +142,25 @@ def load_weights(info: CheckpointInfo) -> Checkpoint:
         raise CheckpointError(
             f"'{info.source}' was written while it was read", "run the same command again"
         )
+    _check_finite(info.source, model)
     fold_attention_scale(model, info.architecture, info.layers)
     facts = {field.name: getattr(info, field.name) for field in fields(CheckpointInfo)}
     return Checkpoint(**facts, model=model)
 
 
-def label_names(source: str) -> tuple[str, ...]:
+def label_names(source: str, *, allow_pickle: bool = False) -> tuple[str, ...]:
     """Read a classifier's class names, in the order of its outputs, without its weights.
 
     Args:
         source: As `load_checkpoint` takes it.
+        allow_pickle: As `load_checkpoint` takes it.
 
     Raises:
         CheckpointError: Folder or repository missing, or its configuration unreadable.
         UnsupportedModelError: The configuration only numbers the classes.
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
-    folder = local_folder(source)
+    folder = local_folder(source, allow_pickle=allow_pickle)
     from transformers import AutoConfig
 
     with explained(source):
@@ -186,6 +191,17 @@ def fold_attention_scale(model: nn.Module, architecture: Architecture, layers: i
             query.weight.mul_(attention.scaling)
             query.bias.mul_(attention.scaling)
         attention.scaling = 1.0
+
+
+def _check_finite(source: str, model: nn.Module) -> None:
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"'{source}' has NaN or infinity in its tensor {name}",
+                "use a checkpoint of a training that converged, or copy model.safetensors again",
+            )
 
 
 def _check_tokenizer(source: str, config: Any, tokenizer: Any) -> None:
@@ -231,7 +247,9 @@ def _load_model(folder: Path, head: Head) -> nn.Module:
             # The checkpoint's own type would make the reference silently FP16.
             dtype=torch.float32,
             attn_implementation="eager",
-            use_safetensors=True,
+            # Without any, `local_folder` has let pickle pass.
+            use_safetensors=any(folder.glob("*.safetensors")),
+            weights_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )

@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from calib_data.errors import NetworkError, ToolchainError
+from calib_data.parsing import NotParsableError, parse_json
+from export.config_file import check_config
 from export.errors import CheckpointError
 
 # Weights as pickle can run code on loading, so they are not even fetched.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+
+# Read only where there is nothing else, and only where the user allows it.
+_PICKLE = "pytorch_model.bin"
 
 _TOKENIZER = (
     "tokenizer*",
@@ -30,15 +35,19 @@ _TOKENIZER = (
 _BLOCK = 1 << 20
 
 
-def local_folder(source: str) -> Path:
+def local_folder(source: str, *, allow_pickle: bool = False) -> Path:
     """The folder itself, or the local copy of a hub repository, downloaded where needed.
+
+    Args:
+        source: A folder, or the id of a hub repository.
+        allow_pickle: Whether a folder's weights may be pickle where it has no others.
 
     Raises:
         CheckpointError: Folder or repository missing, or without what a checkpoint needs.
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
     folder = _find(source)
-    _check(folder)
+    _check(folder, allow_pickle=allow_pickle)
     return folder
 
 
@@ -50,14 +59,15 @@ def model_fingerprint(folder: Path) -> str:
     """
     path = folder / "config.json"
     try:
-        config: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        config: dict[str, Any] = dict(parse_json(path.read_bytes()))
+    except (OSError, NotParsableError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"cannot read '{path}': {error}", "save the model again with save_pretrained()"
         ) from error
     for name in ("transformers_version", "_name_or_path"):
         config.pop(name, None)
-    return _digest(folder, _WEIGHTS, json.dumps(config, sort_keys=True))
+    weights = _WEIGHTS if any(folder.glob("*.safetensors")) else (_PICKLE,)
+    return _digest(folder, weights, json.dumps(config, sort_keys=True))
 
 
 def tokenizer_fingerprint(folder: Path) -> str:
@@ -110,19 +120,27 @@ def _find(source: str) -> Path:
     return folder
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path, *, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"'{folder}' has no config.json, so it is not a Hugging Face checkpoint",
             "give --model the folder that save_pretrained() wrote",
         )
+    _check_weights(folder, allow_pickle=allow_pickle)
+    check_config(folder)
+
+
+def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt") for path in folder.glob(pattern))
+    if _PICKLE in pickles and allow_pickle:
+        return
     if pickles:
         raise CheckpointError(
             f"'{folder}' has weights only as pickle ({pickles[0]}), which can run code on loading",
-            "load it where you trust it, and save it again with model.save_pretrained(folder)",
+            "load it where you trust it, and save it again with model.save_pretrained(folder); or "
+            "give --allow-pickle, which reads the tensors of a pytorch_model.bin and nothing else",
         )
     raise CheckpointError(
         f"'{folder}' has a config.json but no weights (*.safetensors)",

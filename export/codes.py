@@ -22,7 +22,7 @@ def quantize(
     """
     import ml_dtypes
 
-    scaled = values.astype(np.float32) / scale.astype(np.float32)
+    scaled = np.asarray(values, np.float32) / scale.astype(np.float32)
     limited = np.clip(scaled, -fmt.max_value, fmt.max_value)
     if fmt is QuantFormat.INT8:
         return np.rint(limited).astype(np.int8)

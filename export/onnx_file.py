@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from calib_data.durable import replace, sync
 from export.errors import ExportError
+from export.onnx_wire import read_model, write_model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -15,17 +17,22 @@ if TYPE_CHECKING:
 # Protobuf refuses messages of 2 GiB; the margin holds nodes and metadata.
 _EXTERNAL_DATA_BYTES = 2_000_000_000
 
+# Less than this may be mapped a few times.
+_LARGE_BYTES = 100_000_000
+
 
 def read_onnx(path: Path) -> ir.Model:
-    """Read a model; weights stay memory-mapped where they are external.
+    """Read a model; its weights stay in the file, mapped.
 
     Raises:
         ExportError: The file is missing or is not ONNX.
     """
-    import onnx_ir as ir
-
     try:
-        return ir.load(path)
+        # A graph refers to itself in circles: without this, a build that reads a large file for
+        # each precision has it mapped as many times. It takes half a second.
+        if path.stat().st_size > _LARGE_BYTES:
+            gc.collect()
+        return read_model(path)
     except Exception as error:
         raise ExportError(
             f"cannot read '{path}' as ONNX: {type(error).__name__}: {error}",
@@ -60,8 +67,8 @@ def write_onnx(model: ir.Model, path: Path) -> None:
             ir.save(model, temporary, external_data=data.name)
             sync(data)
         else:
-            # A graph that was read from a large file still points at that file's data.
-            ir.save(ir.external_data.load_to_model(model), temporary)
+            with temporary.open("wb") as file:
+                write_model(model, file)
             data.unlink(missing_ok=True)
         replace(temporary, path)
     except OSError as error:

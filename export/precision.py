@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from export.errors import PrecisionError
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
 
@@ -29,6 +28,7 @@ class FloatType(str, Enum):
     def numpy(self) -> np.dtype[Any]:
         """The numpy type."""
         import ml_dtypes
+        import numpy as np
 
         types = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
         numpy_type: np.dtype[Any] = np.dtype(types[self.value])
@@ -179,10 +179,11 @@ def _cast_node(value: ir.Value, to: FloatType, name: str) -> ir.Node:
 
 
 def _cast_tensor(name: str, tensor: ir.TensorProtocol, target: FloatType) -> ir.TensorProtocol:
+    import numpy as np
     import onnx_ir as ir
 
     values = np.asarray(tensor.numpy(), np.float32)
-    largest = float(np.abs(values).max(initial=0.0))
+    largest = max(-float(values.min(initial=0.0)), float(values.max(initial=0.0)))
     if not largest <= target.max_value:
         raise PrecisionError(
             f"constant '{name}' holds {largest:g}, which {target.value} cannot (its largest number "

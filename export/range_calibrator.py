@@ -44,10 +44,10 @@ class RealTokens:
         """
         if self._scratch.numel() < tokens.numel() or self._scratch.device != tokens.device:
             self._scratch = torch.empty(tokens.numel(), device=tokens.device)
-        out = self._scratch[: tokens.numel()].view(tokens.shape).copy_(tokens)
-        if center is not None:
-            out -= center
-        return out.abs_()
+        out = self._scratch[: tokens.numel()].view(tokens.shape)
+        if center is None:
+            return torch.abs(tokens, out=out)
+        return torch.sub(tokens, center, out=out).abs_()
 
     def mask(self, batch: int, sequence: int, device: torch.device) -> Tensor:
         """The same as a mask: bool [batch, sequence]."""

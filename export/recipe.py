@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -9,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from calib_data.parsing import NotParsableError, parse_yaml
 from export.errors import RecipeError
 from export.sites import ATTENTION_KINDS, Site, SiteKind
 
@@ -259,19 +261,20 @@ def load_recipe(name_or_file: str) -> QuantRecipe:
     if name_or_file in PRESETS:
         return PRESETS[name_or_file]
     path = Path(name_or_file)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises where a name is too long
         raise RecipeError(
             f"'{name_or_file}' is neither a recipe preset nor a file",
             f"use --recipe with one of {', '.join(PRESETS)}, or with a YAML file",
         )
-    import yaml
-
     try:
-        return recipe_from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return recipe_from_dict(parse_yaml(path.read_bytes()))
+    except OSError as error:
         raise RecipeError(
-            f"'{path}' is not YAML: {str(error).splitlines()[0]}", "mend the file's syntax"
+            f"cannot read '{path}': {error.strerror}", "check where the recipe lies"
         ) from error
+    except NotParsableError as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        raise RecipeError(f"'{where}' is not YAML: {error}", "mend the file's syntax") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecipeError(
             f"'{path}' is not a recipe: {error}",
@@ -318,10 +321,16 @@ def recipe_from_dict(plain: Mapping[str, Any]) -> QuantRecipe:
         name=str(plain["name"]),
         format=QuantFormat(plain["format"]),
         kinds={SiteKind(kind): _kind_from_dict(how) for kind, how in plain["kinds"].items()},
-        exclude=tuple(plain.get("exclude", ())),
+        exclude=_patterns(plain.get("exclude", [])),
         center_attention=center,
         smoothquant=None if alpha is None else float(alpha),
     )
+
+
+def _patterns(plain: Any) -> tuple[str, ...]:
+    if not isinstance(plain, list) or not all(isinstance(pattern, str) for pattern in plain):
+        raise ValueError(f"exclude is {plain!r}, not a list of names")
+    return tuple(plain)
 
 
 def _kind_from_dict(plain: Mapping[str, Any] | None) -> KindRecipe:
@@ -342,6 +351,6 @@ def _kind_from_dict(plain: Mapping[str, Any] | None) -> KindRecipe:
 
 
 def _refuse_unknown(plain: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(plain.keys() - known)
+    unknown = sorted(str(key) for key in plain.keys() - known)
     if unknown:
         raise ValueError(f"unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}")

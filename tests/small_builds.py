@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,9 @@ def warm_up(options: Mapping[str, Any], scratch: Path) -> None:
     """Do once in this process what all builds to come would do again, and forget the build."""
     build_into(scratch, {**options, "engine": "none"})
     shutil.rmtree(scratch)
+    # What is imported by now stays: a build collects garbage, and need not go through all of it.
+    gc.collect()
+    gc.freeze()
 
 
 def contents(folder: BuildFolder) -> dict[str, Any]:

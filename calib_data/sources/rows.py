@@ -135,17 +135,13 @@ def checked_text(text: object, where: str, may_be_empty: bool = False) -> str:
     """A text, verbatim.
 
     Raises:
-        DataFormatError: It is none, it is empty, or no tokenizer takes it.
+        DataFormatError: It is none, or it is empty.
     """
     if not isinstance(text, str):
         what = "nothing" if text is None else type(text).__name__
         refuse(f"{where}: {what} where a text is expected")
     if not may_be_empty and not text.strip():
         refuse(f"{where}: empty text")
-    try:
-        text.encode("utf-8")  # JSON can spell half a surrogate pair, which no tokenizer takes
-    except UnicodeEncodeError:
-        refuse(f"{where}: text with half a surrogate pair")
     return text
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from calib_data.parsing import NotParsableError, parse_json
 from calib_data.sources.files import read_text
 from calib_data.sources.rows import question_example, refuse, unique_questions
 from calib_data.tasks import QuestionExample, Split
@@ -54,9 +54,10 @@ def member(node: object, name: str, kind: type[T], where: str) -> T:
 
 def _questions(file: Path) -> Iterator[QuestionExample]:
     try:
-        content = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        refuse(f"{file}:{error.lineno}: not JSON ({error.msg})")
+        content = parse_json(read_text(file))
+    except NotParsableError as error:
+        where = f"{file}:{error.line}" if error.line else str(file)
+        refuse(f"{where}: not JSON ({error})")
     articles = member(content, "data", list, str(file))
     for a, article in enumerate(articles):
         at = f"{file}: article {a}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from calib_data.errors import DataNotFoundError
+from calib_data.parsing import NotParsableError, parse_json
 from calib_data.sources.files import read_text
 from calib_data.sources.rows import Repairs, Row, refuse, text_examples
 from calib_data.sources.tables import read_table, table_examples
@@ -64,9 +64,9 @@ def _json_rows(task: Task, path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            refuse(f"{where}: not JSON ({getattr(error, 'msg', error)})")
+            record = parse_json(line)
+        except NotParsableError as error:
+            refuse(f"{where}: not JSON ({error})")
         if not isinstance(record, dict):
             refuse(f"{where}: {type(record).__name__} where an object is expected")
         for name in (*task.columns, task.label_column):

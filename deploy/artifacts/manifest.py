@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from calib_data.redact import redact
 from deploy.artifacts.hashes import hash_files, sha256
 from deploy.artifacts.layout import BuildFolder
 from deploy.artifacts.reading import read_json
@@ -68,7 +69,9 @@ def write_manifest(folder: BuildFolder, content: Mapping[str, Any]) -> None:
     Raises:
         BuildFolderError: The disk is full, or the folder cannot be written.
     """
-    body = {"schema_version": MANIFEST_VERSION, **_without_checksum(content)}
+    # The checksum is of what is written, and secrets are not.
+    text = redact(json.dumps({"schema_version": MANIFEST_VERSION, **_without_checksum(content)}))
+    body = json.loads(text)
     write_json(folder.manifest, {**body, _CHECKSUM: _checksum(body)})
 
 

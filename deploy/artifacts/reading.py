@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from calib_data.parsing import NotParsableError, parse_json
 from deploy.errors import BuildFolderError
 
 
@@ -16,11 +16,12 @@ def read_json(path: Path) -> Any:
         BuildFolderError: The file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_bytes())
     except OSError as error:
         raise not_readable(path, error) from error
-    except ValueError as error:
-        raise BuildFolderError(f"'{path}' is not JSON: {error}", "build it again") from error
+    except NotParsableError as error:
+        where = f"{path}:{error.line}" if error.line else str(path)
+        raise BuildFolderError(f"'{where}' is not JSON: {error}", "build it again") from error
 
 
 def not_readable(path: Path, error: OSError) -> BuildFolderError:

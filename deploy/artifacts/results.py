@@ -19,8 +19,12 @@ def read_results(folder: BuildFolder) -> dict[str, Any]:
     """Read results.json.
 
     Raises:
-        BuildFolderError: It is missing, of a build that was stopped, or of another version.
+        BuildFolderError: It is missing or damaged, of a build that was stopped, or of another
+            version.
     """
+    # Here, because writing a build needs none of it.
+    from deploy.results_structure import check_results
+
     if folder.manifest.is_file():  # else results alone, which can still be shown
         check_finished(folder)
     results = read_json(folder.results)
@@ -30,6 +34,12 @@ def read_results(folder: BuildFolder) -> dict[str, Any]:
             f"'{folder.results}' has schema version {version}, not {SCHEMA_VERSION}",
             "build it again with this version of `deploy build`",
         )
+    try:
+        check_results(results)
+    except ValueError as error:
+        raise BuildFolderError(
+            f"'{folder.results}' is damaged: {error}", "restore the file, or build again"
+        ) from error
     return dict(results)
 
 

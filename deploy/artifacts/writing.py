@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from calib_data.durable import sync
+from calib_data.redact import redact
 from deploy.errors import BuildFolderError
 
 
@@ -65,8 +66,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text whole or not at all; see `write_bytes`."""
-    write_bytes(path, content.encode("utf-8"))
+    """Write UTF-8 text without secrets, whole or not at all; see `write_bytes`."""
+    write_bytes(path, redact(content).encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:

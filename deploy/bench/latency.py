@@ -9,8 +9,6 @@ from enum import Enum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 if TYPE_CHECKING:
     import torch
 
@@ -135,6 +133,8 @@ def summarize(rounds: Sequence[Sequence[float]], batch: int) -> Latency:
         rounds: Seconds of every call, by round; at least three rounds, none empty.
         batch: Rows in a call.
     """
+    import numpy as np
+
     samples = 1e3 * np.concatenate([np.asarray(each, dtype=np.float64) for each in rounds])
     p50, p90, p95, p99 = (float(value) for value in np.percentile(samples, (50, 90, 95, 99)))
     medians = tuple(1e3 * float(np.median(each)) for each in rounds)

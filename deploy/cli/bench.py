@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from deploy.cli.options import LogLevelOption, Number, Quiet, Text
+from deploy.cli.options import LogFile, LogLevelOption, Number, Quiet, Text
 from deploy.cli.output import LogLevel, working
 
 Seconds = Optional[float]  # noqa: UP045
@@ -59,6 +59,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
+    log_file: LogFile = None,
 ) -> None:
     """Measure latency and throughput of a build folder, into its results and report.
 
@@ -83,7 +84,7 @@ def command(
     from deploy.bench.config import bench_config_from_dict
 
     config = bench_config_from_dict(options)
-    with working(quiet=quiet, log_level=log_level) as progress:
+    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
         from deploy.bench.pipeline import bench
 
         measured, results = bench(config, progress)

@@ -8,11 +8,13 @@ from typing import Annotated, Any, Optional
 import typer
 
 from deploy.cli.options import (
+    AllowPickle,
     Buckets,
     CalibSamples,
     DataDir,
     HighPrecision,
     Limit,
+    LogFile,
     LogLevelOption,
     MaxBatch,
     MaxDrop,
@@ -99,6 +101,7 @@ def command(
             show_default=False,
         ),
     ] = None,
+    allow_pickle: AllowPickle = False,
     config: Annotated[
         Text,
         typer.Option(help="YAML file of these options; the command line wins.", show_default=False),
@@ -106,6 +109,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
+    log_file: LogFile = None,
 ) -> None:
     """Export, calibrate, quantize, build engines, evaluate and report.
 
@@ -145,6 +149,7 @@ def command(
         "min_agreement": min_agreement,
         "require_fusion": require_fusion or None,
         "limit": limit,
+        "allow_pickle": allow_pickle or None,
     }
     from deploy.cli.interrupt import stopping_at_once
     from deploy.cli.outcome import show_outcome
@@ -155,7 +160,7 @@ def command(
     build_config = config_from_dict({**base, **given})
     kinds = parse_force(force or ())
     with (
-        working(quiet=quiet, log_level=log_level) as progress,
+        working(quiet=quiet, log_level=log_level, log_file=log_file) as progress,
         stopping_at_once(build_config.out),
     ):
         from deploy.pipeline import build

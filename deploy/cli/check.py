@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.options import LogLevelOption, MaxBatch, Quiet, Text
+from deploy.cli.options import LogFile, LogLevelOption, MaxBatch, Quiet, Text
 from deploy.cli.output import LogLevel, working
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
+    log_file: LogFile = None,
 ) -> None:
     """Check what needs no GPU, before renting one: does TensorRT take an ONNX model?
 
@@ -62,7 +63,7 @@ def command(
         "max_batch": max_batch,
         "dynamic_sequence": dynamic_sequence,
     }
-    with working(quiet=quiet, log_level=log_level) as progress:
+    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
         from deploy.check import check, check_config_from_dict
 
         given = {name: value for name, value in options.items() if value is not None}

@@ -28,14 +28,15 @@ def command(
       deploy compare out/a out/b out/c --out compare.html
     """
     from calib_data.errors import UsageError
+
+    if len(builds) < 2:
+        raise UsageError("one build has nothing to be compared with", "name two folders or more")
     from deploy.artifacts import BuildFolder, read_results, write_text
     from deploy.cli.compare_tables import print_comparison
     from deploy.cli.output import print_json, result_console
     from deploy.report.builds import compare_builds
     from deploy.report.comparison import RENDERERS
 
-    if len(builds) < 2:
-        raise UsageError("one build has nothing to be compared with", "name two folders or more")
     render = None if out is None else RENDERERS.get(Path(out).suffix)
     if out is not None and render is None:
         raise UsageError(f"--out is '{out}'", f"give a name that ends in {' or '.join(RENDERERS)}")

@@ -9,6 +9,7 @@ import typer
 
 from deploy.cli.options import (
     Limit,
+    LogFile,
     LogLevelOption,
     MaxDrop,
     MinAgreement,
@@ -43,6 +44,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
+    log_file: LogFile = None,
 ) -> None:
     """Evaluate the models of a build folder, without building them again.
 
@@ -70,7 +72,7 @@ def command(
     from deploy.evaluation.config import evaluate_config_from_dict
 
     config = evaluate_config_from_dict(options)
-    with working(quiet=quiet, log_level=log_level) as progress:
+    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
         from deploy.evaluation.pipeline import evaluate_folder
 
         results = evaluate_folder(config, progress)

@@ -13,6 +13,9 @@ from calib_data.errors import ToolchainError
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
+# Characters of a message.
+_LONGEST = 2000
+
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -36,25 +39,41 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             _fail(str(error), "free disk space, or give --out a folder on another disk", 1)
         logging.getLogger("deploy.cli").debug("unexpected", exc_info=error)
-        _fail(
-            f"unexpected {type(error).__name__}: {error}",
-            "run `deploy build` with --log-level debug for the traceback, and report it with "
-            "what `deploy doctor` prints",
-            1,
-        )
+        _fail(f"unexpected {type(error).__name__}: {error}", _report(error), 1)
+
+
+def _report(error: Exception) -> str:
+    """What to do about an error that nobody foresaw."""
+    from deploy.logs import log_crash, log_of
+
+    log = log_of(error) or log_crash(error)
+    if log is None:
+        return "run it with --log-level debug for the traceback, and report it with that"
+    return f"report it with '{log}', which has the traceback, and what `deploy doctor` prints"
 
 
 def _fail(message: str, remedy: str, exit_code: int) -> NoReturn:
     import typer
 
-    typer.secho(f"error: {_one_line(message)}", fg="red", err=True)
-    typer.echo(f"try: {_one_line(remedy)}", err=True)
+    typer.secho(f"error: {_shown(message)}", fg="red", err=True)
+    typer.echo(f"try: {_shown(remedy)}", err=True)
     sys.exit(exit_code)
 
 
-def _one_line(text: str) -> str:
-    # Messages quote file names and other libraries' errors, which may hold line feeds.
-    return " ".join(text.split())
+def _shown(text: str) -> str:
+    """One line without secrets, of a length that a person reads."""
+    from calib_data.redact import redact
+
+    # Messages quote file names, data and other libraries' errors: line feeds, bytes that are no
+    # text, and what a terminal would obey.
+    line = " ".join(redact(text).encode("utf-8", "replace").decode("utf-8").split())
+    line = "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line
+    )
+    if len(line) <= _LONGEST:
+        return line
+    half = (_LONGEST - 3) // 2
+    return f"{line[:half]} … {line[-half:]}"
 
 
 def _exit_interrupted() -> NoReturn:

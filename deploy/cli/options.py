@@ -23,6 +23,13 @@ TaskName = Annotated[
         show_default=False,
     ),
 ]
+AllowPickle = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read tensors out of a pytorch_model.bin where the model has no safetensors.",
+    ),
+]
 DataDir = Annotated[
     Text,
     typer.Option(
@@ -73,7 +80,15 @@ MinAgreement = Annotated[
         show_default="none",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no log.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing but errors on standard error.")]
 LogLevelOption = Annotated[
     LogLevel, typer.Option(help="Severity from which log records are shown.")
+]
+LogFile = Annotated[
+    Text,
+    typer.Option(
+        help="Append everything that is logged to this file, from debug up; --quiet does not "
+        "change that.",
+        show_default="none",
+    ),
 ]

@@ -8,27 +8,21 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from enum import Enum
-from typing import Any, TypeVar
-
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from calib_data import progress
+from calib_data.redact import redact
+from deploy.logs import PACKAGES, LogFormatter, TimedFormatter, log_to
+
+# Every command imports this module for its options; `rich` only once there is something to show.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 T = TypeVar("T")
-
-_PACKAGES = ("calib_data", "export", "deploy")
 
 # Wider than any table; a table takes only what it needs.
 _UNLIMITED_WIDTH = 1000
@@ -62,6 +56,15 @@ class TerminalProgress:
     @contextmanager
     def meter(self, description: str) -> Iterator[Callable[[float], None]]:
         """Show a bar of the share that is done."""
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -85,6 +88,16 @@ class TerminalProgress:
             yield
 
     def _bar(self) -> Progress:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -101,11 +114,15 @@ class TerminalProgress:
 
 def error_console() -> Console:
     """Standard error, even while `only_results_on_stdout` is in force."""
+    from rich.console import Console
+
     return Console(file=sys.stderr)
 
 
 def result_console() -> Console:
     """Standard output; into a pipe or a file, tables are as wide as they need to be."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     if console.is_terminal:
         return console
@@ -134,17 +151,24 @@ def only_results_on_stdout() -> Iterator[None]:
 
 
 @contextmanager
-def working(*, quiet: bool, log_level: LogLevel) -> Iterator[progress.Progress]:
-    """Stand around all work of a command: sets up logging, gives progress, guards stdout."""
+def working(
+    *, quiet: bool, log_level: LogLevel, log_file: str | None
+) -> Iterator[progress.Progress]:
+    """Stand around all work of a command: sets up logging, gives progress, guards stdout.
+
+    Raises:
+        UsageError: The log file cannot be written.
+    """
     console = error_console()
     set_up_logging(LogLevel.ERROR if quiet else log_level, console)
-    with only_results_on_stdout():
+    to_file = nullcontext() if log_file is None else log_to(Path(log_file))
+    with to_file, only_results_on_stdout():
         yield progress.SilentProgress() if quiet else TerminalProgress(console)
 
 
 def print_json(content: Any) -> None:
     """Print one JSON object and nothing else on standard output."""
-    print(json.dumps(content, indent=2, allow_nan=False))
+    print(redact(json.dumps(content, indent=2, allow_nan=False)))
 
 
 def set_up_logging(level: LogLevel, console: Console) -> None:
@@ -154,12 +178,19 @@ def set_up_logging(level: LogLevel, console: Console) -> None:
     from the environment once. At `debug` they may say what they like.
     """
     handler: logging.Handler
+    timed = level in {LogLevel.DEBUG, LogLevel.INFO}
     if console.is_terminal:  # by way of the console, so that a record does not tear a bar
-        handler = RichHandler(console=console, show_path=False, show_time=level is LogLevel.DEBUG)
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=console, show_path=False, show_time=timed)
+        handler.setFormatter(LogFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler(console.file)
-        handler.setFormatter(_PlainFormatter("%(levelname)s: %(message)s"))
-    for name in _PACKAGES:
+        # What is meant for a person who waits begins as the `error:` lines do.
+        handler.setFormatter(
+            TimedFormatter(("%(asctime)s " if timed else "") + "%(level)s: %(message)s")
+        )
+    for name in PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(level.value.upper())
@@ -169,14 +200,6 @@ def set_up_logging(level: LogLevel, console: Console) -> None:
     if level is LogLevel.ERROR or not console.is_terminal:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-
-
-class _PlainFormatter(logging.Formatter):
-    """Lower-case levels, as the `error:` lines have them."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text[: len(record.levelname)].lower() + text[len(record.levelname) :]
 
 
 def _silence_libraries() -> None:

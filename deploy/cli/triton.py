@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.cli.options import LogLevelOption, Number, Quiet, Text
+from deploy.cli.options import LogFile, LogLevelOption, Number, Quiet, Text
 from deploy.cli.output import LogLevel, working
 
 
@@ -46,6 +46,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
+    log_file: LogFile = None,
 ) -> None:
     """Write a Triton model repository for the models of a build folder.
 
@@ -68,7 +69,7 @@ def command(
     from deploy.triton.config import triton_config_from_dict
 
     config = triton_config_from_dict(options)
-    with working(quiet=quiet, log_level=log_level) as progress:
+    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
         from deploy.triton.pipeline import write_repository
 
         written = write_repository(config, progress)

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from deploy.cli.options import (
+    AllowPickle,
     Buckets,
     CalibSamples,
     DataDir,
     HighPrecision,
     Limit,
+    LogFile,
     LogLevelOption,
     MaxBatch,
     Model,
@@ -57,9 +59,11 @@ def command(
     buckets: Buckets = None,
     max_batch: MaxBatch = None,
     limit: Limit = None,
+    allow_pickle: AllowPickle = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print tune.json.")] = False,
     quiet: Quiet = False,
     log_level: LogLevelOption = LogLevel.WARNING,
+    log_file: LogFile = None,
 ) -> None:
     """Find the fastest recipe that meets --max-drop on training rows, and report it on dev.
 
@@ -86,11 +90,12 @@ def command(
         "buckets": buckets,
         "max_batch": max_batch,
         "limit": limit,
+        "allow_pickle": allow_pickle or None,
     }
     from deploy.tune.config import tune_config_from_dict
 
     config = tune_config_from_dict({k: v for k, v in options.items() if v is not None})
-    with working(quiet=quiet, log_level=log_level) as progress:
+    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
         from deploy.tune.pipeline import tune
 
         results = tune(config, progress)

@@ -18,6 +18,7 @@ from deploy.engine.inspector import inspect_plan
 from deploy.engine.layers import Layer, parse_layers
 from deploy.engine.profiles import Profile, Shape
 from deploy.errors import BuildFolderError
+from deploy.structure import count, mapping, optional, record, sequence, some, text
 from export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -120,12 +121,52 @@ def read_report(path: Path) -> LayerReport:
             "build it again with this version of `deploy build`",
         )
     try:
+        _STRUCTURE(content, "")
         return _report(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise BuildFolderError(
-            f"'{path}' is not a layer report: {type(error).__name__}: {error}",
+            f"'{path}' is not a layer report: {error}",
             "build it again with `deploy build`",
         ) from error
+
+
+_SHAPE = record({"batch": some, "sequence": some})
+
+_OPERATION = record(
+    {
+        "module": text,
+        "layer": count,
+        "role": text,
+        "operands": mapping(optional(text)),
+        "carried": text,
+    },
+    {"head_dim": optional(some), "heads": optional(some)},
+)
+
+_STRUCTURE = record(
+    {
+        "precision": optional(text),
+        "target": text,
+        "flavour": text,
+        "version": text,
+        "profiles": sequence(record({"min": _SHAPE, "opt": _SHAPE, "max": _SHAPE}), least=1),
+        "linears": optional(sequence(_OPERATION)),
+        "attentions": optional(sequence(_OPERATION)),
+        "layers": sequence(
+            record(
+                {
+                    "name": text,
+                    "type": text,
+                    "region": optional(count),
+                    "profile": optional(count),
+                    **dict.fromkeys(
+                        ("inputs", "constants", "outputs", "onnx_nodes"), sequence(text)
+                    ),
+                }
+            )
+        ),
+    }
+)
 
 
 def _lines(items: Iterable[Any] | None) -> str:
@@ -140,7 +181,7 @@ def _layer_to_dict(layer: Layer) -> dict[str, Any]:
 
 def _report(content: Mapping[str, Any]) -> LayerReport:
     expected = None
-    if content["linears"] is not None:
+    if content["linears"] is not None and content["attentions"] is not None:
         expected = ExpectedFusion(
             linears=tuple(Operation(**each) for each in content["linears"]),
             attentions=tuple(Operation(**each) for each in content["attentions"]),

@@ -8,7 +8,6 @@ it for.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import shlex
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from calib_data.parsing import parse_json
 from deploy.artifacts import (
     SCHEMA_VERSION,
     BuildFolder,
@@ -29,6 +29,7 @@ from deploy.engine.profiles import Profile, Shape
 from deploy.engine.session import Precision
 from deploy.environment import find_gpus
 from deploy.errors import BuildFolderError, EngineError, PlanError
+from deploy.structure import count, flag, optional, record, sequence, some, text
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,6 +121,24 @@ def plan_info_to_dict(info: PlanInfo) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, **asdict(info)}
 
 
+_SHAPE = record({"batch": some, "sequence": some})
+
+_STRUCTURE = record(
+    {
+        "sha256": text,
+        "bytes": count,
+        "recipe": optional(text),
+        "tensorrt_version": text,
+        "target": text,
+        "gpu": optional(text),
+        "driver": optional(text),
+        "profiles": sequence(record({"min": _SHAPE, "opt": _SHAPE, "max": _SHAPE}), least=1),
+        "pad_token_id": count,
+        "version_compatible": flag,
+    }
+)
+
+
 def plan_info_from_dict(plain: Mapping[str, Any]) -> PlanInfo:
     """Read a sidecar's content.
 
@@ -130,6 +149,7 @@ def plan_info_from_dict(plain: Mapping[str, Any]) -> PlanInfo:
     """
     if plain["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"schema version {plain['schema_version']}, not {SCHEMA_VERSION}")
+    _STRUCTURE(plain, "")
     values = {field.name: plain[field.name] for field in fields(PlanInfo)}
     values["precision"] = Precision(values["precision"])
     values["flavour"] = Flavour(values["flavour"])
@@ -198,7 +218,7 @@ def _read_listed(folder: BuildFolder, files: Mapping[str, Any], path: Path, reme
 
 def _parse_info(path: Path, content: bytes, remedy: str) -> PlanInfo:
     try:
-        return plan_info_from_dict(json.loads(content))
+        return plan_info_from_dict(parse_json(content))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"'{path}' does not describe a plan: {error!r}", remedy) from error
 

@@ -7,12 +7,15 @@ from typing import Any
 
 _LOG = logging.getLogger(__name__)
 
+# Below debug: a builder says a hundred thousand of these, and `messages` keeps them.
+_VERBOSE = logging.DEBUG - 5
+
 # Said of every token input of every build; sessions bind int64 because the engine declares it.
 _INT64_REMINDER = "has Int64 binding"
 
 
 def make_logger(trt: Any, *, keep_messages: bool) -> Any:
-    """A `trt.ILogger` that passes warnings and errors on to `logging`.
+    """A `trt.ILogger` that passes on to `logging` all but verbose messages.
 
     Args:
         trt: The module of a flavour.
@@ -26,6 +29,7 @@ def make_logger(trt: Any, *, keep_messages: bool) -> Any:
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
         trt.ILogger.WARNING: logging.WARNING,
+        trt.ILogger.INFO: logging.DEBUG,
     }
 
     class MessageLogger(trt.ILogger):  # type: ignore[misc]
@@ -37,7 +41,7 @@ def make_logger(trt: Any, *, keep_messages: bool) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if keep_messages:
                 self.messages.append(message)
-            level = levels.get(severity, logging.DEBUG)
+            level = levels.get(severity, _VERBOSE)
             if _INT64_REMINDER in message:
                 level = logging.DEBUG
             if level == logging.ERROR:

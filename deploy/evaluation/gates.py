@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from deploy.engine.fusion import ProfileFusion
 from deploy.engine.session import Precision
-from deploy.evaluation.compare import Comparison
+
+if TYPE_CHECKING:
+    from deploy.engine.fusion import ProfileFusion
+    from deploy.evaluation.compare import Comparison
 
 
 @dataclass(frozen=True)

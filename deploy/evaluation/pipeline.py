@@ -50,6 +50,7 @@ from deploy.evaluation.stage import (
     model_hashes,
 )
 from deploy.inputs import first_examples
+from deploy.paths import inside
 from deploy.report.writing import write_reports
 
 
@@ -131,7 +132,7 @@ def _model(
 ) -> ModelToEvaluate:
     hashes = model_hashes(manifest, precision, backend_for(folder, precision, backend))
     for name in hashes:
-        check_listed(folder, manifest, folder.path / name)
+        check_listed(folder, manifest, inside(folder.path, name))
     recipe = results["recipes"].get(precision.value)
     return ModelToEvaluate(precision, None if recipe is None else recipe["name"], hashes)
 

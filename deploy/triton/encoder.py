@@ -16,6 +16,7 @@ from deploy.engine.profiles import Profile, bucket_profiles
 from deploy.engine.session import Backend, Precision
 from deploy.errors import BuildFolderError, EngineError, PlanError
 from deploy.evaluation.stage import model_hashes
+from deploy.paths import inside
 from deploy.triton.config import ServingBackend
 
 _Read = Callable[[BuildFolder, Mapping[str, Any], Mapping[str, Any], Precision], "Encoder"]
@@ -213,7 +214,7 @@ def _verified(
             f"the manifest of '{folder.path}' lists no {precision.value} model", "build it again"
         )
     for name in hashes:
-        check_listed(folder, manifest, folder.path / name)
+        check_listed(folder, manifest, inside(folder.path, name))
     return hashes
 
 

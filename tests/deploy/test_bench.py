@@ -151,7 +151,7 @@ def test_another_run_replaces_the_numbers_of_its_backend_only(folder, run_cli):
                 **results,
                 "latency": [of_engine, fp32, fp8],
                 "crossover": [],
-                "bench_environment": {"tensorrt": {}},
+                "bench_environment": {"tensorrt": {}, "onnxruntime": {}},
             }
         ),
         encoding="utf-8",

@@ -86,12 +86,17 @@ def measured(folder, *rows):
             "cuda_graph": True,
             "simulated": False,
             "trusted": True,
-            "p50_ms": p50,
+            "distrust": None,
+            **{f"p{share}_ms": p50 for share in (50, 90, 95, 99)},
             "throughput_per_s": 1000 * batch / p50,
+            "iterations": 100,
+            "spread": 0.0,
+            "drift": 0.0,
         }
         for precision, sequence, batch, p50 in rows
         for clock in ("host", "device")
     ]
+    results |= {"crossover": [], "bench_environment": {"tensorrt": {}}}
     write_json(folder.results, results)
     update_manifest(folder, [folder.results])
 
