@@ -194,6 +194,10 @@ _environment = record(
 
 _effort = record({"iterations": number, "seconds": number, "warmup": number})
 
+_changed = mapping(
+    record({"backend": text, "total": count, "examples": sequence(_example)}), key=_precision
+)
+
 _results = record(
     {
         "model": text,
@@ -239,14 +243,23 @@ _results = record(
         ),
         "model_fingerprint": text,
         "data_fingerprint": text,
-        "changed_examples": mapping(
-            record({"backend": text, "total": count, "examples": sequence(_example)}),
-            key=_precision,
-        ),
+        "changed_examples": _changed,
         "crossover": sequence(_crossover),
         "bench_environment": mapping(record({}, {"effort": _effort})),
     },
 )
+
+
+_examples = record({"changed_examples": _changed})
+
+
+def check_examples(examples: Any) -> None:
+    """Check the content of examples.json.
+
+    Raises:
+        ValueError: A field is missing or of another type.
+    """
+    _examples(examples, "examples.json")
 
 
 def check_results(results: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from calib_data.durable import replace, sync
 from export.errors import ExportError
+from export.onnx_tensors import check_tensors
 from export.onnx_wire import read_model, write_model
 
 if TYPE_CHECKING:
@@ -25,19 +26,23 @@ def read_onnx(path: Path) -> ir.Model:
     """Read a model; its weights stay in the file, mapped.
 
     Raises:
-        ExportError: The file is missing or is not ONNX.
+        ExportError: The file is missing, is not ONNX, or its weights are not whole.
     """
     try:
         # A graph refers to itself in circles: without this, a build that reads a large file for
         # each precision has it mapped as many times. It takes half a second.
         if path.stat().st_size > _LARGE_BYTES:
             gc.collect()
-        return read_model(path)
+        model = read_model(path)
+        check_tensors(path, model)
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(
             f"cannot read '{path}' as ONNX: {type(error).__name__}: {error}",
             "build it again with `deploy build`",
         ) from error
+    return model
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calib_data.errors import DataNotFoundError
+from calib_data.parsing import NotParsableError, parse_json
 from calib_data.sources.rows import (
     Repairs,
     Row,
@@ -118,6 +118,7 @@ def table_examples(task: Task, table: pa.Table, origin: str) -> Examples:
 
 
 def _concatenated(task: Task, tables: Sequence[tuple[pa.Table, str]], origin: str) -> Examples:
+    tables = [(_checked(table, where), where) for table, where in tables]
     if task.head is Head.QUESTION_ANSWERING:
         questions = (q for table, where in tables for q in _questions(table, where))
         return unique_questions(questions, origin)
@@ -188,9 +189,33 @@ def _stored_names(table: pa.Table, column: str) -> list[str] | None:
     metadata = (table.schema.metadata or {}).get(b"huggingface")
     if metadata is None:
         return None
-    feature = json.loads(metadata).get("info", {}).get("features", {}).get(column, {})
-    names: list[str] | None = feature.get("names")
+    try:
+        feature = parse_json(metadata).get("info", {}).get("features", {}).get(column, {})
+        names = feature.get("names")
+    except (NotParsableError, AttributeError):
+        return None  # some other program's, or damaged: the ids have to do
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
     return names
+
+
+def _checked(table: pa.Table, origin: str) -> pa.Table:
+    """The table, once its offsets are known to lie within its data.
+
+    Raises:
+        DataFormatError: They do not, or a column's name is not UTF-8.
+    """
+    import pyarrow as pa
+
+    try:
+        _ = table.column_names
+        for column in table.columns:
+            # As bytes, so that a text that is not UTF-8 is found later, with its row.
+            texts = pa.types.is_string(column.type)
+            (column.cast(pa.binary()) if texts else column).validate(full=True)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        refuse(f"{origin}: damaged: {_one_line(error)}")
+    return table
 
 
 def _check_parts(files: Sequence[Path]) -> None:
@@ -208,7 +233,7 @@ def _check_parts(files: Sequence[Path]) -> None:
 
 def _says_split(state: Path, split: str) -> bool:
     try:
-        return bool(json.loads(state.read_text(encoding="utf-8")).get("_split") == split)
+        return bool(parse_json(state.read_bytes()).get("_split") == split)
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -50,12 +50,18 @@ class OrtSession:
             device=cpu_name(),
         )
         self.profiles = profiles
+        self._path = onnx
         self._session = _open(onnx, precision)
         declared = self._session.get_inputs()
         self.input_names = tuple(value.name for value in declared)
         self._dtypes = {value.name: _numpy_dtype(value.type) for value in declared}
         self._pads = {name: pad_token_id if name == "input_ids" else 0 for name in self._dtypes}
         outputs = self._session.get_outputs()
+        if not declared or not outputs:
+            raise BackendError(
+                f"'{onnx}' has no {'outputs' if declared else 'inputs'}",
+                "build it again with `deploy build`",
+            )
         self._output_names = [value.name for value in outputs]
         self._per_token = [per_token(value.shape, declared[0].shape) for value in outputs]
 
@@ -71,7 +77,14 @@ class OrtSession:
         profile = self.profiles[pick_profile(self.profiles, shape)]
         columns = max(shape.sequence, profile.min.sequence)
         feed = {name: self._padded(name, inputs[name], columns) for name in self.input_names}
-        results = self._session.run(self._output_names, feed)
+        try:
+            results = self._session.run(self._output_names, feed)
+        # Its errors have no common base. Shapes within a graph are known only once it runs.
+        except Exception as error:
+            raise BackendError(
+                f"onnxruntime cannot run '{self._path}': {error}",
+                "build it again with `deploy build`",
+            ) from error
         found = {
             name: cut(values, shape, by_token)
             for name, values, by_token in zip(

@@ -180,22 +180,20 @@ def _listed_files(folder: BuildFolder, path: Path) -> tuple[Mapping[str, Any], s
     """The manifest's hashes by file, and the command that builds the folder again."""
     try:
         manifest = read_manifest(folder)
-        files, config = manifest["files"], manifest["config"]
-        options = {
-            "--model": config["model"],
-            "--task": config["task"],
-            "--precision": ",".join(config["precision"]),
-            "--out": str(folder.path),
-        }
-        command = shlex.join(
-            ("deploy", "build", *(word for each in options.items() for word in each))
-        )
-        return dict(files), command
-    except (BuildFolderError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except BuildFolderError as error:
         raise PlanError(
             f"'{path}' has no manifest that vouches for it, so it is not loaded: {error}",
             f"build it again: deploy build … --out {shlex.quote(str(folder.path))}",
         ) from error
+    config = manifest["config"]
+    options = {
+        "--model": config["model"],
+        "--task": config["task"],
+        "--precision": ",".join(config["precision"]),
+        "--out": str(folder.path),
+    }
+    command = shlex.join(("deploy", "build", *(word for each in options.items() for word in each)))
+    return dict(manifest["files"]), command
 
 
 def _read_listed(folder: BuildFolder, files: Mapping[str, Any], path: Path, remedy: str) -> bytes:

@@ -30,15 +30,13 @@ def read_model(onnx: Path, profiles: Sequence[Profile]) -> ir.Model:
     """Read a model, and refuse what a builder would only stumble over.
 
     Raises:
-        ExportError: The file is missing or is not ONNX.
-        EngineError: It is empty, of an unknown opset, lacks external data, or has inputs other
-            than [batch, sequence].
+        ExportError: The file is missing, is not ONNX, or its weights are not whole.
+        EngineError: It is empty, of an unknown opset, or has inputs other than [batch, sequence].
     """
     model = read_onnx(onnx)
     if not model.graph.outputs:
         raise EngineError(f"'{onnx}' holds no graph with outputs", "export the model again")
     _check_opset(onnx, model)
-    _check_external_data(onnx, model)
     for value in model.graph.inputs:
         if not value.is_initializer():
             _check_input(value, profiles)
@@ -79,23 +77,6 @@ def _check_opset(onnx: Path, model: ir.Model) -> None:
             f"'{onnx}' is of ONNX opset {opset}, not {_OLDEST_OPSET} to {newest}",
             "export the model with a released opset, such as 20",
         )
-
-
-def _check_external_data(onnx: Path, model: ir.Model) -> None:
-    import onnx_ir as ir
-
-    for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if not isinstance(tensor, ir.ExternalTensor):
-            continue
-        path = Path(tensor.path)
-        size = path.stat().st_size if path.is_file() else None
-        if size is None or size < (tensor.offset or 0) + (tensor.length or 0):
-            state = "missing" if size is None else "cut short"
-            raise EngineError(
-                f"'{onnx}' keeps '{name}' in '{path}', which is {state}",
-                "copy the data file whole, beside the ONNX file",
-            )
 
 
 def _check_input(value: ir.Value, profiles: Sequence[Profile]) -> None:

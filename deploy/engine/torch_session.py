@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calib_data.cache import cache_folder
+from calib_data.errors import ToolchainError
 from deploy.engine.buckets import (
     cut,
     graph_sizes,
@@ -52,6 +53,8 @@ _INT8_CAPABILITY = (8, 0)
 
 # Where the copy engine (TMA) begins that feeds our Triton kernels.
 _TRITON_CAPABILITY = (9, 0)
+
+_REBUILD = "build it again with `deploy build`"
 
 _KERNEL_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
@@ -108,8 +111,8 @@ class TorchSession:
             lowering: What is replaced by operations of the GPU's; None takes what it has.
 
         Raises:
-            BackendError: The graph has an operator that no exported graph has, or the GPU has too
-                little memory.
+            BackendError: The graph is not one that `export` writes, or the GPU has too little
+                memory.
         """
         import torch
 
@@ -117,12 +120,14 @@ class TorchSession:
         self._gpu = self._device != "cpu"
         self.profiles = profiles
         model = read_onnx(onnx)
-        if not self._gpu and precision is not Precision.FP32:
-            # As onnxruntime has it: the CPU has no 16-bit arithmetic to speak of.
-            cast_floats(model, FloatType.FP32)
         lowering = lowering or (gpu_lowering(precision, self._device) if self._gpu else AS_WRITTEN)
-        with _memory_explained():
+        with _memory_explained(), _refusal_explained(onnx):
+            if not self._gpu and precision is not Precision.FP32:
+                # As onnxruntime has it: the CPU has no 16-bit arithmetic to speak of.
+                cast_floats(model, FloatType.FP32)
             graph = convert(model, lowering, self._device)
+        if not graph.input_names or not graph.output_names:
+            raise BackendError(f"'{onnx}' has no inputs or outputs", _REBUILD)
         self.input_names = graph.input_names
         self._output_names = graph.output_names
         tokens = [str(size) for size in model.graph.inputs[0].shape or ()]
@@ -390,6 +395,24 @@ def _own_cublas_workspace() -> Iterator[None]:
         yield
     finally:
         torch._C._cuda_clearCublasWorkspaces()
+
+
+@contextmanager
+def _refusal_explained(onnx: Path) -> Iterator[None]:
+    """Turn whatever a graph trips over that `export` did not write into a refusal of the file."""
+    import torch
+
+    try:
+        yield
+    except (ToolchainError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        _LOG.debug("converting %s failed", onnx, exc_info=True)
+        reason = " ".join(str(error).split())
+        raise BackendError(
+            f"torch cannot take '{onnx}': {type(error).__name__}{reason and ': '}{reason}",
+            _REBUILD,
+        ) from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,9 @@ from deploy.evaluation.stage import (
 from deploy.inputs import first_examples
 from deploy.paths import inside
 from deploy.report.writing import write_reports
+from deploy.results_structure import check_examples
+
+_LOG = logging.getLogger(__name__)
 
 
 def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -94,7 +98,7 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
         )
         results = with_evaluation(results, evaluation_to_dict(evaluation))
         results["gates"] = judge_gates(results, task, limits)
-        known = read_json(folder.examples) if folder.examples.is_file() else {}
+        known = _known_examples(folder)
         examples = examples_to_dict(known, results, evaluation_to_dict(evaluation, KEPT))
         write_json(folder.results, results)
         write_json(folder.examples, examples)
@@ -121,6 +125,18 @@ def settled_task(results: Mapping[str, Any]) -> Task:
     if labels is None:
         return task
     return replace(task, labels=tuple(labels["names"]), output_order=tuple(labels["outputs"] or ()))
+
+
+def _known_examples(folder: BuildFolder) -> Mapping[str, Any]:
+    """examples.json; empty where it is missing or damaged, for it can be made again."""
+    try:
+        known: Mapping[str, Any] = read_json(folder.examples)
+        check_examples(known)
+    except (BuildFolderError, ValueError) as error:
+        if folder.examples.exists():
+            _LOG.warning("'%s' is made anew: %s", folder.examples, error)
+        return {}
+    return known
 
 
 def _model(
@@ -169,7 +185,9 @@ def read_tokenizer(folder: BuildFolder) -> Any:
 
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(str(folder.tokenizer), local_files_only=True)
+            return AutoTokenizer.from_pretrained(
+                str(folder.tokenizer), local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # transformers raises whatever a damaged file trips over
         raise BuildFolderError(
             f"cannot read '{folder.tokenizer}': {error}", "build it again"

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from calib_data.redact import redact
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("token hf_AbCdEfGhIjKlMnOp is bad", "token hf_*** is bad"),
+        ("https://me:secret@host/path", "https://***@host/path"),
+        ("https://hf_AbCdEfGhIjKlMnOp@host/", "https://***@host/"),
+        ("GET https://host/x?token=abc123&v=1", "GET https://host/x?token=***&v=1"),
+        ("https://host/x?X-Amz-Signature=abc%2F", "https://host/x?X-Amz-Signature=***"),
+        ("{'authorization': 'Bearer abcdefgh.ijk'}", "{'authorization': 'Bearer ***'}"),
+    ],
+)
+def test_secrets_are_blotted_out(text, shown):
+    assert redact(text) == shown
+
+
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_the_token_in_the_environment_is_blotted_out(monkeypatch, variable):
+    monkeypatch.setenv(variable, "of-no-known-form")
+    assert redact("401 for 'of-no-known-form'") == "401 for '***'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bert.encoder.layer.0.attention.self.query",
+        "hf_home is not writable",
+        "the bearer of the message",
+        "https://huggingface.co/org/model@main",
+        "name@host, 1 x 128 tokens=5",
+    ],
+)
+def test_other_text_stays(text):
+    assert redact(text) == text
+
+
+def test_a_short_value_is_no_token(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "x")
+    assert redact("max_drop") == "max_drop"
