@@ -47,7 +47,7 @@ def local_folder(source: str, *, allow_pickle: bool = False) -> Path:
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
     folder = _find(source)
-    _check(folder, allow_pickle=allow_pickle)
+    _check_folder(folder, allow_pickle=allow_pickle)
     return folder
 
 
@@ -120,7 +120,7 @@ def _find(source: str) -> Path:
     return folder
 
 
-def _check(folder: Path, *, allow_pickle: bool) -> None:
+def _check_folder(folder: Path, *, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"'{folder}' has no config.json, so it is not a Hugging Face checkpoint",

@@ -48,8 +48,9 @@ class BuildServer:
         """Build, all at once.
 
         Args:
-            builds: Each with `out`, and where wanted `options`, `stop_at` (a number of a call) and
-                `delay` (seconds).
+            builds: Each with `out`, and where wanted `options`, `delay` (seconds), and where to
+                die: `stop_at` (number of a call) or `stop_in` (stage, and number of a call in it);
+                or what call is to fail: `fail_at` (its number, and an errno).
 
         Returns:
             Of each its `pid`; `moments`, all calls it made; `error`, what stopped it or None; and
@@ -104,9 +105,13 @@ def _build(options: dict[str, Any], asked: dict[str, Any], answer: int) -> None:
     out = Path(asked["out"])
 
     def at(number: int, moment: Moment) -> None:
-        if number == asked.get("stop_at"):
+        in_stage = sum(each.stage == moment.stage for each in calls.moments) - 1
+        if number == asked.get("stop_at") or [moment.stage, in_stage] == asked.get("stop_in"):
             tell(None)
             cut_power(calls)
+        if [number] == asked.get("fail_at", [])[:1]:
+            code = asked["fail_at"][1]
+            raise OSError(code, os.strerror(code))
 
     def tell(error: str | None) -> None:
         found = {"pid": os.getpid(), "moments": calls.moments, "error": error}
