@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from calib_data.parsing import parse_json
 from deploy.artifacts.writing import not_writable
 from deploy.errors import BuildFolderError
 
@@ -65,7 +66,7 @@ def hold_folder(path: Path) -> Iterator[None]:
 def read_holder(path: Path) -> Holder | None:
     """The process that wrote itself down as holding a folder, if it is still there."""
     try:
-        holder = Holder(**json.loads(_note(path).read_text(encoding="utf-8")))
+        holder = Holder(**parse_json(_note(path).read_bytes()))
         if os.name == "posix":  # elsewhere it is no question, but a signal
             os.kill(holder.pid, 0)
     except PermissionError:  # it is another user's

@@ -141,6 +141,9 @@ class StageRun:
             stage.prepare()
         self._records.pop(stage.name, None)
         self._write(unfinished=stage.name)
+        if known is not None and self._is_forced(stage):
+            # Not even an evaluation is to go on from what it had.
+            self._remove(self._folder.path / name for name in known.files)
         counts = reset_peak()
         started = time.monotonic()
         if stage.doing is None:
@@ -177,10 +180,11 @@ class StageRun:
 
     def _stands(self, stage: Stage, known: StageRecord) -> bool:
         return (
-            known.key == stage.key
-            and stage.name.partition(".")[0] not in self._force
-            and is_intact(self._folder, known)
+            known.key == stage.key and not self._is_forced(stage) and is_intact(self._folder, known)
         )
+
+    def _is_forced(self, stage: Stage) -> bool:
+        return stage.name.partition(".")[0] in self._force
 
     def _after(self, name: str) -> str:
         following = self._wanted[self._wanted.index(name) + 1 :]

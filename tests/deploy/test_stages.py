@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from small_builds import build_into, contents, write_inputs
 
+import deploy.engine.ort
 from deploy.artifacts import (
     BuildFolder,
     file_hashes,
@@ -117,11 +118,18 @@ def test_precisions_that_are_no_longer_wanted_are_removed_and_a_users_files_are_
 
 
 @pytest.mark.parametrize("kind", ["quantize", "evaluate"])
-def test_force_runs_one_kind_of_stage_and_what_it_makes_is_the_same(kind, folder, options):
+def test_force_runs_one_kind_of_stage_and_what_it_makes_is_the_same(
+    kind, folder, options, monkeypatch
+):
     from deploy.config import config_from_dict, parse_force
 
-    before = contents(folder)
+    before, batches = contents(folder), []
+    ran_rows = deploy.engine.ort.OrtSession.run
+    monkeypatch.setattr(
+        "deploy.engine.ort.OrtSession.run", lambda *given: batches.append(1) or ran_rows(*given)
+    )
     build(config_from_dict({**options, "out": folder.path}), force=parse_force(kind))
+    assert bool(batches) == (kind == "evaluate")  # which takes no answer over either
     forced = [name for name in ALL if name.partition(".")[0] == kind]
     assert ran(folder) == [*forced, "report"]  # which says where the folder lies
     assert contents(folder) == before
