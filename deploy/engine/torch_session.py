@@ -54,6 +54,9 @@ _INT8_CAPABILITY = (8, 0)
 # Where the copy engine (TMA) begins that feeds our Triton kernels.
 _TRITON_CAPABILITY = (9, 0)
 
+# torch compiles one thing at a time, and refuses to start what it compiled while another thread
+# compiles. Replaying a CUDA graph is free of that.
+_COMPILER = threading.Lock()
 _REBUILD = "build it again with `deploy build`"
 
 _KERNEL_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
@@ -297,7 +300,8 @@ class TorchSession:
             for each in inputs:
                 torch._dynamo.mark_dynamic(each, 0)
         try:
-            return self._calls[key](*inputs)
+            with _COMPILER:
+                return self._calls[key](*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise BackendError(
                 f"torch cannot compile the graph: {str(error).strip().splitlines()[0]}",
@@ -381,23 +385,6 @@ def _compiled(module: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
 
 
 @contextmanager
-def _own_cublas_workspace() -> Iterator[None]:
-    """Let what is captured take cuBLAS's workspace from the graph's memory.
-
-    A graph keeps the workspace's address. torch keeps one workspace per stream and drops it when
-    anybody in the process compiles with CUDA graphs or drops a graph: the next replay would write
-    to memory of others (pytorch issues 192061, 193402).
-    """
-    import torch
-
-    torch._C._cuda_clearCublasWorkspaces()
-    try:
-        yield
-    finally:
-        torch._C._cuda_clearCublasWorkspaces()
-
-
-@contextmanager
 def _refusal_explained(onnx: Path) -> Iterator[None]:
     """Turn whatever a graph trips over that `export` did not write into a refusal of the file."""
     import torch
@@ -413,6 +400,23 @@ def _refusal_explained(onnx: Path) -> Iterator[None]:
             f"torch cannot take '{onnx}': {type(error).__name__}{reason and ': '}{reason}",
             _REBUILD,
         ) from error
+
+
+@contextmanager
+def _own_cublas_workspace() -> Iterator[None]:
+    """Let what is captured take cuBLAS's workspace from the graph's memory.
+
+    A graph keeps the workspace's address. torch keeps one workspace per stream and drops it when
+    anybody in the process compiles with CUDA graphs or drops a graph: the next replay would write
+    to memory of others (pytorch issues 192061, 193402).
+    """
+    import torch
+
+    torch._C._cuda_clearCublasWorkspaces()
+    try:
+        yield
+    finally:
+        torch._C._cuda_clearCublasWorkspaces()
 
 
 @contextmanager
