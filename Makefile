@@ -8,7 +8,7 @@ REPORT ?= $(OUT)/report.html
 # Two processes of one thread each: two threads in each would wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-gpu lint docs picture clean
+.PHONY: demo test test-slow test-gpu lint docs picture clean
 
 demo: $(STAMP)  ## Train the demo model, build and check its FP8 and INT8 engines.
 	$(BIN)/deploy build --model demo --task demo --precision fp8,int8,fp16 \
@@ -16,6 +16,9 @@ demo: $(STAMP)  ## Train the demo model, build and check its FP8 and INT8 engine
 
 test: $(STAMP) lint  ## Lint, type-check and run the fast tests.
 	$(PYTEST)
+
+test-slow: $(STAMP)  ## Sweeps of minutes: builds killed and failed at every call, and raced.
+	$(PYTEST) -m slow
 
 test-gpu: $(STAMP)  ## Test sessions on a GPU; elsewhere every test says why it is skipped.
 	$(BIN)/python -m pytest tests/gpu -rs

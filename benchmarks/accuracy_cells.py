@@ -24,10 +24,10 @@ from deploy.evaluation.compare import compare
 from deploy.evaluation.harness import EvaluationSet, Run, evaluate
 from deploy.evaluation.predictions import Predictions
 from deploy.inputs import BuildInputs
-from deploy.pipeline import write_precision
+from deploy.stages.quantize import write_precision
 from export.calibrate import calibrate
 from export.calibration_table import read_table, table_to_json
-from export.checkpoint import load_checkpoint
+from export.checkpoint import load_weights
 from export.onnx_export import export_onnx
 from export.onnx_file import read_onnx, write_onnx
 from export.precision import FloatType, cast_floats
@@ -97,10 +97,10 @@ def prepare(
     profiles = bucket_profiles(inputs.buckets, _MAX_BATCH)
     bench = Bench(folder, inputs.checkpoint.fingerprint, inputs.dev, profiles)
     with progress.status("Exporting to ONNX"):
-        write_onnx(export_onnx(inputs.checkpoint, inputs.task.head), bench.fp32)
+        write_onnx(export_onnx(load_weights(inputs.checkpoint), inputs.task.head), bench.fp32)
     for seed in sorted({job.seed for job in missing if job.seed is not None}):
         # Calibration leaves its quantizers in the model, so each seed gets a model of its own.
-        checkpoint = load_checkpoint(inputs.checkpoint.source, inputs.task)
+        checkpoint = load_weights(inputs.checkpoint)
         examples = sample_examples(inputs.train, calib_samples, seed)
         features = tokenize(inputs.task, checkpoint.tokenizer, examples, inputs.max_length)
         data = CalibrationSet(features, seed, fingerprint(features))

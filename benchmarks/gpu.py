@@ -163,7 +163,7 @@ def prepare(checkpoint: Path, build: BuildFolder, size: Size) -> None:
     """Write the checkpoint and its FP16, INT8 and FP8 graphs."""
     import torch
 
-    from deploy.pipeline import write_precision
+    from deploy.stages.quantize import write_precision
     from export.calibrate import calibrate
     from export.checkpoint import load_checkpoint
     from export.onnx_export import export_onnx

@@ -154,7 +154,7 @@ def run(source: Path, out: Path, samples: int, tokens: int) -> Run:
         import onnxscript  # noqa: F401
 
         from deploy.artifacts import sha256, write_text
-        from deploy.pipeline import write_precision
+        from deploy.stages.quantize import write_precision
         from export.calibrate import calibrate
         from export.calibration_table import table_to_json
         from export.checkpoint import load_checkpoint

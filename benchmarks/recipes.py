@@ -37,7 +37,7 @@ from deploy.evaluation.compare import compare
 from deploy.evaluation.deviation import flat_outputs
 from deploy.evaluation.harness import EvaluationSet, run_rows
 from deploy.evaluation.predictions import predict_from_outputs
-from deploy.pipeline import write_precision
+from deploy.stages.quantize import write_precision
 from export.calibrate import calibrate
 from export.checkpoint import load_checkpoint
 from export.onnx_export import export_onnx

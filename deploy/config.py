@@ -35,6 +35,17 @@ from export.recipe import PRESETS, QuantRecipe, load_recipe, recipe_from_dict, r
 DEMO = "demo"
 
 
+class StageKind(str, Enum):
+    """A kind of stage, as --force names it."""
+
+    EXPORT = "export"
+    CALIBRATE = "calibrate"
+    QUANTIZE = "quantize"
+    COMPILE = "compile"
+    EVALUATE = "evaluate"
+    REPORT = "report"
+
+
 class EngineChoice(str, Enum):
     """Which TensorRT, if any, builds plans."""
 
@@ -260,6 +271,17 @@ def _recipe(item: Any) -> QuantRecipe:
             f"the recipe in the configuration is not one: {type(error).__name__}: {error}",
             "it needs name, format and kinds; docs/recipes.md shows one",
         ) from error
+
+
+def parse_force(value: Any) -> tuple[StageKind, ...]:
+    """The value of --force, each kind of stage once.
+
+    Raises:
+        UsageError: One of them is none.
+    """
+    return tuple(
+        dict.fromkeys(parse_member(StageKind, "force", item) for item in parse_items(value))
+    )
 
 
 def _high_precision(value: Any) -> FloatType:

@@ -24,7 +24,7 @@ from deploy.engine.session import Precision
 from deploy.environment import gpu_names, gpu_targets
 from deploy.errors import EngineError
 from deploy.evaluation.harness import EvaluationSet
-from export.checkpoint import Checkpoint, label_names, load_checkpoint
+from export.checkpoint import CheckpointInfo, label_names, read_checkpoint
 from export.recipe import select_sites
 from export.sites import encoder_sites
 
@@ -43,7 +43,7 @@ class BuildInputs:
 
     Attributes:
         task: The task, its labels and their order among the model's outputs settled.
-        checkpoint: The model.
+        checkpoint: The model, but for its weights.
         max_length: Tokens at which an input is cut or windowed.
         buckets: Sequence buckets, ascending.
         dev: What every precision is judged on.
@@ -53,7 +53,7 @@ class BuildInputs:
     """
 
     task: Task
-    checkpoint: Checkpoint
+    checkpoint: CheckpointInfo
     max_length: int
     buckets: tuple[int, ...]
     dev: EvaluationSet
@@ -79,8 +79,8 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
     calibrates = any(precision.calibrated for precision in config.precision)
     train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if calibrates else ()
     dev = first_examples(dev, config.limit)
-    with progress.status(f"Loading {config.model}"):
-        checkpoint = load_checkpoint(source, task, allow_pickle=config.allow_pickle)
+    with progress.status(f"Reading {config.model}"):
+        checkpoint = read_checkpoint(source, task, allow_pickle=config.allow_pickle)
     task = replace(task, output_order=checkpoint.label_order or ())
     for precision in config.precision:
         if precision.quantized:
@@ -178,7 +178,7 @@ def _targets(config: BuildConfig, flavour: Flavour | None) -> tuple[str, ...]:
     return targets
 
 
-def _buckets(config: BuildConfig, task: Task, checkpoint: Checkpoint) -> tuple[int, ...]:
+def _buckets(config: BuildConfig, task: Task, checkpoint: CheckpointInfo) -> tuple[int, ...]:
     """The sequence buckets: those asked for, or the task's as far as the model has positions."""
     longest = min(task.max_length, checkpoint.max_length)
     if config.buckets is None:

@@ -107,6 +107,13 @@ def log_to(path: Path) -> Iterator[None]:
             f"cannot write the log '{path}': {error.strerror}",
             "give --log-file a file that this user may write, in a folder that exists",
         ) from error
+    with _recording(handler, path):
+        yield
+
+
+@contextmanager
+def _recording(handler: logging.Handler, path: Path) -> Iterator[None]:
+    """What `log_to` promises, for a file that is open."""
     handler.setFormatter(TimedFormatter("%(asctime)s %(level)s %(name)s: %(message)s"))
     with _attached(handler):
         _LOG.debug(
@@ -149,12 +156,12 @@ def build_log(out: Path) -> Iterator[None]:
         logs = sorted(each for each in folder.iterdir() if _BUILD_LOG.fullmatch(each.name))
         for old in logs[: max(0, len(logs) + 1 - _KEPT)]:
             old.unlink()
-        path.touch()
+        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         _LOG.warning("no log of this build: cannot write '%s': %s", folder, error.strerror)
         yield
         return
-    with log_to(path):
+    with _recording(handler, path):
         yield
 
 

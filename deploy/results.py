@@ -11,9 +11,8 @@ from deploy.artifacts import SCHEMA_VERSION
 from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.fusion import ProfileFusion, fusion_counts, fusion_to_dict
 from deploy.engine.session import Precision
-from deploy.evaluation.gates import Gate, worst_profile
-from deploy.evaluation.results import with_evaluation
-from deploy.evaluation.stage import Evaluation
+from deploy.evaluation.gates import fusion_gates, worst_profile
+from deploy.evaluation.results import judge_gates, with_evaluation
 from export.calibration_table import CalibrationTable
 from export.recipe import recipe_to_dict
 
@@ -68,12 +67,12 @@ class BuildOutcome:
         model_fingerprint: sha256 of the checkpoint.
         data_fingerprint: sha256 over the token ids of the development examples, in order.
         onnx_bytes: Size of the ONNX model, by precision.
-        calibration: The ranges and where they come from, or None where nothing needed them.
-        evaluation: Of every precision.
-        engines: Plans that were built.
+        calibration: As `calibration_to_dict` has it, or None where nothing needed it.
+        evaluation: Of every precision, as `evaluation_to_dict` has it.
+        engines: Plans that were built, each as `EngineFile` has it.
         fusion: What the builder fused, by precision; absent where it did not list its layers.
-        gates: Conditions and outcomes.
         environment: Machine and versions.
+        carried: What of earlier results still holds; see `deploy.carried`.
     """
 
     config: BuildConfig
@@ -82,16 +81,16 @@ class BuildOutcome:
     model_fingerprint: str
     data_fingerprint: str
     onnx_bytes: Mapping[Precision, int]
-    calibration: CalibrationTable | None
-    evaluation: Evaluation
-    engines: Sequence[EngineFile]
+    calibration: Mapping[str, Any] | None
+    evaluation: Mapping[str, Any]
+    engines: Sequence[Mapping[str, Any]]
     fusion: Mapping[Precision, Sequence[ProfileFusion]]
-    gates: Sequence[Gate]
     environment: Mapping[str, Any]
+    carried: Mapping[str, Any]
 
 
 def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
-    """The content of results.json, schema version 1."""
+    """The content of results.json, schema version 1, with every gate judged."""
     plain = {
         "schema_version": SCHEMA_VERSION,
         "model": outcome.config.model,
@@ -106,9 +105,7 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "fusion": {
             precision.value: _fusion(profiles) for precision, profiles in outcome.fusion.items()
         },
-        "engines": [
-            {**asdict(engine), "precision": engine.precision.value} for engine in outcome.engines
-        ],
+        "engines": [dict(engine) for engine in outcome.engines],
         "onnx": {
             precision.value: {"bytes": size} for precision, size in outcome.onnx_bytes.items()
         },
@@ -117,15 +114,23 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
             for precision in outcome.config.precision
             if precision.quantized
         },
-        "calibration": (
-            None if outcome.calibration is None else calibration_to_dict(outcome.calibration)
-        ),
+        "calibration": outcome.calibration,
         "latency": [],
-        "gates": [asdict(gate) for gate in outcome.gates],
+        "gates": _fusion_gates(outcome),
         "environment": dict(outcome.environment),
         "config": config_to_dict(outcome.config),
     }
-    return with_evaluation(plain, outcome.evaluation)
+    results = with_evaluation({**plain, **outcome.carried}, outcome.evaluation)
+    return {
+        **results,
+        "gates": judge_gates(results, outcome.task, outcome.config.accuracy_limits),
+    }
+
+
+def _fusion_gates(outcome: BuildOutcome) -> list[dict[str, Any]]:
+    if not outcome.config.require_fusion:
+        return []
+    return [asdict(gate) for gate in fusion_gates(outcome.fusion, outcome.config.precision)]
 
 
 def _labels(order: LabelOrder) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What results.json and manifest.json have to hold for a command that reads them.
+"""What results.json has to hold for a command that reads it.
 
 A build folder is moved, edited and merged; a command that finds a field missing or of another type
 says which, instead of failing somewhere in the middle of a report.
@@ -21,7 +21,6 @@ from deploy.structure import (
     positive,
     quantity,
     record,
-    scalar,
     sequence,
     some,
     text,
@@ -250,14 +249,6 @@ _results = record(
     },
 )
 
-_manifest = record(
-    {
-        "config": record({"model": text, "task": text, "precision": sequence(text)}),
-        "files": mapping(record({"bytes": count, "sha256": text})),
-    },
-    {"data_fingerprint": text, "model_fingerprint": text, "stages": mapping(mapping(scalar))},
-)
-
 
 _examples = record({"changed_examples": _changed})
 
@@ -280,15 +271,6 @@ def check_results(results: Mapping[str, Any]) -> None:
     _results(results, "")
     for problem in _contradictions(results):
         raise ValueError(problem)
-
-
-def check_manifest(manifest: Any) -> None:
-    """Check the content of manifest.json.
-
-    Raises:
-        ValueError: A field is missing or of another type.
-    """
-    _manifest(manifest, "manifest.json")
 
 
 def _contradictions(results: Mapping[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from calib_data.tasks import Task
 from export.attention_centers import find_centers
 from export.calibration_table import CalibrationSource, CalibrationTable
 from export.carried import watch_carried
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, CheckpointInfo
 from export.errors import CalibrationError, SiteError
 from export.onnx_export import input_names
 from export.sites import Site, SiteKind, encoder_sites, layer_names
@@ -116,7 +116,7 @@ def calibrate(
 
 
 def calibration_source(
-    checkpoint: Checkpoint, task: Task, data: CalibrationSet, batch_size: int = _BATCH_SIZE
+    checkpoint: CheckpointInfo, task: Task, data: CalibrationSet, batch_size: int = _BATCH_SIZE
 ) -> CalibrationSource:
     """What `calibrate` records of its origin; an equal one stands for equal numbers."""
     return CalibrationSource(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calib_data.errors import NetworkError, ToolchainError
 from calib_data.labels import are_placeholders
 from calib_data.quiet import quiet_transformers
 from calib_data.tasks import Head, Task
 from export.architectures import Architecture, get_architecture
-from export.config_file import check_config
+from export.checkpoint_folder import (
+    explained,
+    local_folder,
+    model_fingerprint,
+    tokenizer_fingerprint,
+)
 from export.errors import CheckpointError, UnsupportedModelError
 from export.head import check_head
 
@@ -25,39 +25,51 @@ if TYPE_CHECKING:
 # These number positions from pad_token_id + 1, so that many positions are never used.
 _POSITIONS_FROM_PADDING = frozenset({"roberta", "xlm-roberta", "camembert"})
 
-# Weights as pickle can run code on loading, so they are not even fetched.
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A model ready to export and calibrate.
+class CheckpointInfo:
+    """All of a checkpoint but its weights.
 
     Attributes:
         source: Folder or hub id it came from.
+        folder: Where its files are.
+        head: What it was loaded for.
         architecture: Its encoder family.
-        model: In evaluation mode, FP32, eager attention, attention scale folded into the query
-            projection (see `fold_attention_scale`).
         tokenizer: The checkpoint's fast tokenizer.
         layers: Number of encoder layers.
         heads: Attention heads per layer.
         head_dim: Width of one head.
         max_length: Longest sequence, in tokens, that the position embeddings allow.
-        fingerprint: sha256 over the weights' names, types and bytes, and the configuration.
+        fingerprint: sha256 over the files of the weights, and the configuration.
+        tokenizer_fingerprint: sha256 over the files of the tokenizer.
         label_order: Which output is each of the task's labels, by the names in the configuration;
             None where it has none, or the task no classes.
     """
 
     source: str
+    folder: Path
+    head: Head
     architecture: Architecture
-    model: nn.Module
     tokenizer: Any
     layers: int
     heads: int
     head_dim: int
     max_length: int
     fingerprint: str
+    tokenizer_fingerprint: str
     label_order: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Checkpoint(CheckpointInfo):
+    """A model ready to export and calibrate.
+
+    Attributes:
+        model: In evaluation mode, FP32, eager attention, attention scale folded into the query
+            projection (see `fold_attention_scale`).
+    """
+
+    model: nn.Module
 
 
 def load_checkpoint(source: str, task: Task, *, allow_pickle: bool = False) -> Checkpoint:
@@ -74,33 +86,66 @@ def load_checkpoint(source: str, task: Task, *, allow_pickle: bool = False) -> C
         UnsupportedModelError: Another kind of model, another head, or other labels.
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
-    folder = _local_folder(source)
-    _check_folder(folder, allow_pickle=allow_pickle)
+    return load_weights(read_checkpoint(source, task, allow_pickle=allow_pickle))
+
+
+def read_checkpoint(source: str, task: Task, *, allow_pickle: bool = False) -> CheckpointInfo:
+    """Read and check all of a checkpoint but its weights, of which only the bytes are hashed.
+
+    Args:
+        source: As `load_checkpoint` takes it.
+        task: As `load_checkpoint` takes it.
+        allow_pickle: As `load_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: Folder or repository missing, or a file unreadable.
+        UnsupportedModelError: Another kind of model, another head, or other labels.
+        NetworkError: `source` names a hub repository and the hub cannot be reached.
+    """
+    folder = local_folder(source, allow_pickle=allow_pickle)
     # Imported once the cheap mistakes are ruled out: it takes seconds.
     from transformers import AutoConfig
 
-    with _explained(source):
+    with explained(source):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     architecture = get_architecture(config.model_type)
     label_order = check_head(source, config, task)
-    with _explained(source):
-        model, tokenizer = _load(folder, task)
-    _check_finite(source, model)
+    with explained(source):
+        tokenizer = _load_tokenizer(folder)
     _check_tokenizer(source, config, tokenizer)
-    fingerprint = _fingerprint(model)
-    fold_attention_scale(model, architecture, config.num_hidden_layers)
-    return Checkpoint(
+    return CheckpointInfo(
         source=source,
+        folder=folder,
+        head=task.head,
         architecture=architecture,
-        model=model,
         tokenizer=tokenizer,
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
         head_dim=config.hidden_size // config.num_attention_heads,
         max_length=_max_length(config),
-        fingerprint=fingerprint,
+        fingerprint=model_fingerprint(folder),
+        tokenizer_fingerprint=tokenizer_fingerprint(folder),
         label_order=label_order,
     )
+
+
+def load_weights(info: CheckpointInfo) -> Checkpoint:
+    """Load the model of a checkpoint in FP32 and prepare it for export.
+
+    Raises:
+        CheckpointError: Weights are unreadable or incomplete, or have changed since they were
+            hashed.
+    """
+    with explained(info.source):
+        model = _load_model(info.folder, info.head)
+    if model_fingerprint(info.folder) != info.fingerprint:
+        raise CheckpointError(
+            f"'{info.source}' was written while it was read", "run the same command again"
+        )
+    _check_finite(info.source, model)
+    fold_attention_scale(model, info.architecture, info.layers)
+    facts = {field.name: getattr(info, field.name) for field in fields(CheckpointInfo)}
+    return Checkpoint(**facts, model=model)
 
 
 def label_names(source: str, *, allow_pickle: bool = False) -> tuple[str, ...]:
@@ -115,11 +160,10 @@ def label_names(source: str, *, allow_pickle: bool = False) -> tuple[str, ...]:
         UnsupportedModelError: The configuration only numbers the classes.
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
-    folder = _local_folder(source)
-    _check_folder(folder, allow_pickle=allow_pickle)
+    folder = local_folder(source, allow_pickle=allow_pickle)
     from transformers import AutoConfig
 
-    with _explained(source):
+    with explained(source):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         names = tuple(str(name) for _, name in sorted(config.id2label.items()))
     if are_placeholders(names):
@@ -147,59 +191,6 @@ def fold_attention_scale(model: nn.Module, architecture: Architecture, layers: i
             query.weight.mul_(attention.scaling)
             query.bias.mul_(attention.scaling)
         attention.scaling = 1.0
-
-
-def _local_folder(source: str) -> Path:
-    """The folder itself, or the local copy of a hub repository, downloaded where needed."""
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    looks_local = folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1
-    if folder.exists() or looks_local:
-        raise CheckpointError(
-            f"model folder '{source}' " + ("is a file" if folder.exists() else "does not exist"),
-            "give --model an existing folder, a hub id such as org/name, or demo",
-        )
-    from huggingface_hub import snapshot_download
-
-    with _explained(source):
-        # One request decides whether the hub answers; from_pretrained() retries for half a minute
-        # before it says so. Without an answer, this takes what the cache has.
-        folder = Path(snapshot_download(source, allow_patterns=_HUB_FILES, ignore_patterns="*/*"))
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(
-            f"the hub repository '{source}' has no weights as safetensors",
-            "choose one that has; weights as pickle can run code on loading and are not fetched",
-        )
-    return folder
-
-
-def _check_folder(folder: Path, *, allow_pickle: bool) -> None:
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"'{folder}' has no config.json, so it is not a Hugging Face checkpoint",
-            "give --model the folder that save_pretrained() wrote",
-        )
-    _check_weights(folder, allow_pickle=allow_pickle)
-    check_config(folder)
-
-
-def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt") for path in folder.glob(pattern))
-    if "pytorch_model.bin" in pickles and allow_pickle:
-        return
-    if pickles:
-        raise CheckpointError(
-            f"'{folder}' has weights only as pickle ({pickles[0]}), which can run code on loading",
-            "load it where you trust it, and save it again with model.save_pretrained(folder); or "
-            "give --allow-pickle, which reads the tensors of a pytorch_model.bin and nothing else",
-        )
-    raise CheckpointError(
-        f"'{folder}' has a config.json but no weights (*.safetensors)",
-        "copy model.safetensors into it, or save the model again with save_pretrained()",
-    )
 
 
 def _check_finite(source: str, model: nn.Module) -> None:
@@ -242,85 +233,47 @@ def _check_tokenizer(source: str, config: Any, tokenizer: Any) -> None:
         )
 
 
-def _load(source: Path, task: Task) -> tuple[nn.Module, Any]:
+def _load_model(folder: Path, head: Head) -> nn.Module:
     import torch
-    from transformers import (
-        AutoModelForQuestionAnswering,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification
 
     auto = {
         Head.SEQUENCE_CLASSIFICATION: AutoModelForSequenceClassification,
         Head.QUESTION_ANSWERING: AutoModelForQuestionAnswering,
-    }[task.head]
+    }[head]
     with quiet_transformers():
         model, info = auto.from_pretrained(
-            source,
+            folder,
             # The checkpoint's own type would make the reference silently FP16.
             dtype=torch.float32,
             attn_implementation="eager",
-            # Without any, `_check_weights` has let pickle pass.
-            use_safetensors=any(source.glob("*.safetensors")),
+            # Without any, `local_folder` has let pickle pass.
+            use_safetensors=any(folder.glob("*.safetensors")),
             weights_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     missing = sorted(info["missing_keys"]) + sorted(info.get("mismatched_keys", ()))
     if missing:
         raise CheckpointError(
-            f"the weights of '{source}' lack {len(missing)} tensors, the first is {missing[0]}",
+            f"the weights of '{folder}' lack {len(missing)} tensors, the first is {missing[0]}",
             "use a checkpoint that was fine-tuned with this head and saved whole",
         )
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise CheckpointError(
-            f"'{source}' has only a slow tokenizer, which gives no character offsets",
+            f"'{folder}' has only a slow tokenizer, which gives no character offsets",
             "save it with a tokenizer.json: AutoTokenizer.from_pretrained(...).save_pretrained()",
         )
-    return model.eval(), tokenizer
-
-
-@contextmanager
-def _explained(source: str) -> Iterator[None]:
-    """Turn whatever the libraries raise about a bad checkpoint into one line and a remedy."""
-    try:
-        yield
-    except ToolchainError:
-        raise
-    except Exception as error:
-        logging.getLogger(__name__).debug("loading %s failed", source, exc_info=True)
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        if Path(source).is_dir():
-            raise CheckpointError(
-                f"cannot load '{source}': {type(error).__name__}: {first_line}",
-                "check that config.json, tokenizer.json and model.safetensors are whole "
-                "and belong together",
-            ) from error
-        if _is_connection_error(error):
-            raise NetworkError(
-                f"'{source}' is not a local folder, and the Hugging Face hub cannot be reached",
-                "connect to the network, set HF_HUB_CACHE to a folder that has the model, or "
-                "give --model a local folder",
-            ) from error
-        raise CheckpointError(
-            f"no folder and no readable hub repository is named '{source}': {first_line}",
-            "check the spelling of --model; a private repository needs `hf auth login`",
-        ) from error
-
-
-def _is_connection_error(error: BaseException) -> bool:
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    names = {cls.__name__ for link in chain for cls in type(link).__mro__}
-    return bool(
-        names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "TimeoutError"}
-        or any(isinstance(link, ConnectionError) for link in chain)
-        or "couldn't connect" in str(error)
-    )
+    return tokenizer
 
 
 def _max_length(config: Any) -> int:
@@ -328,13 +281,3 @@ def _max_length(config: Any) -> int:
     if config.model_type in _POSITIONS_FROM_PADDING:
         return positions - int(config.pad_token_id) - 1
     return positions
-
-
-def _fingerprint(model: Any) -> str:
-    digest = hashlib.sha256()
-    config = {**model.config.to_dict(), "transformers_version": None, "_name_or_path": None}
-    digest.update(repr(sorted(config.items(), key=lambda item: item[0])).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from calib_data.durable import replace, sync
 from export.errors import ExportError
 from export.onnx_tensors import check_tensors
 from export.onnx_wire import read_model, write_model
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # Protobuf refuses messages of 2 GiB; the margin holds nodes and metadata.
 _EXTERNAL_DATA_BYTES = 2_000_000_000
 
+# Less than this may be mapped a few times.
+_LARGE_BYTES = 100_000_000
+
 
 def read_onnx(path: Path) -> ir.Model:
     """Read a model; its weights stay in the file, mapped.
@@ -25,10 +28,11 @@ def read_onnx(path: Path) -> ir.Model:
     Raises:
         ExportError: The file is missing, is not ONNX, or its weights are not whole.
     """
-    # A graph refers to itself in circles: without this, a build that reads a large file for each
-    # precision has it mapped as many times.
-    gc.collect()
     try:
+        # A graph refers to itself in circles: without this, a build that reads a large file for
+        # each precision has it mapped as many times. It takes half a second.
+        if path.stat().st_size > _LARGE_BYTES:
+            gc.collect()
         model = read_model(path)
         check_tensors(path, model)
     except ExportError:
@@ -66,13 +70,12 @@ def write_onnx(model: ir.Model, path: Path) -> None:
     try:
         if weight_bytes(model) > _EXTERNAL_DATA_BYTES:
             ir.save(model, temporary, external_data=data.name)
-            _sync(data)
+            sync(data)
         else:
             with temporary.open("wb") as file:
                 write_model(model, file)
             data.unlink(missing_ok=True)
-        _sync(temporary)
-        temporary.replace(path)
+        replace(temporary, path)
     except OSError as error:
         raise ExportError(
             f"cannot write '{path}': {error.strerror or error}",
@@ -80,6 +83,12 @@ def write_onnx(model: ir.Model, path: Path) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def model_files(path: Path) -> list[Path]:
+    """The files of a model that lies at `path`: itself, and its weights where they are apart."""
+    data = path.with_name(f"{path.name}.data")
+    return [path, data] if data.is_file() else [path]
 
 
 def check_onnx(path: Path) -> None:
@@ -98,8 +107,3 @@ def check_onnx(path: Path) -> None:
             "build it again with `deploy build`; if that repeats, compare the versions that "
             "`deploy doctor` prints with the ranges in pyproject.toml",
         ) from error
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -103,6 +103,8 @@ def read_model(path: Path) -> ir.Model:
                 tensor.raw_data = content[raw_data.start : raw_data.end]
             else:
                 weights[tensor.name] = _view(content, raw_data, tensor)
+    if not proto.HasField("graph"):
+        raise ValueError("it has no graph")
     model = ir.serde.deserialize_model(proto)
     for name, weight in weights.items():
         value = model.graph.initializers[name]

@@ -33,7 +33,7 @@ def test_demo_leaves_everything_a_user_ships(demo_build):
         onnx.checker.check_model(out / "onnx" / f"model.{precision}.onnx")
     assert {path.name for path in (out / "tokenizer").iterdir()} >= {"tokenizer.json"}
     manifest = read_json(out / "manifest.json")
-    assert manifest["export_relative_error"] <= 1e-5
+    assert manifest["stages"]["export"]["result"]["relative_error"] <= 1e-5
     for name, entry in manifest["files"].items():
         assert sha256(out / name) == entry["sha256"]
     assert {"onnx/model.fp8.onnx", "calibration.json", "results.json"} <= set(manifest["files"])
@@ -102,7 +102,7 @@ def test_second_build_takes_the_calibration_over(demo_build, monkeypatch):
     """Same model, same rows: the table is byte-identical, and the model is not run again."""
     out, _ = demo_build
     before = (out / "calibration.json").read_bytes()
-    monkeypatch.setattr("deploy.pipeline.calibrate", None)
+    monkeypatch.setattr("deploy.stages.calibrate.calibrate", None)
     options = {"model": "demo", "task": "demo", "out": out, "calib_samples": 64, "limit": 20}
     build(config_from_dict({**options, "engine": "none"}))
     assert (out / "calibration.json").read_bytes() == before

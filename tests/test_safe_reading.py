@@ -60,7 +60,16 @@ def offences(tree: ast.AST, own_flags: frozenset[str] = frozenset()) -> Iterator
 
 
 # Ours: a flag of the user's, which `test_checkpoint` and the keyword `weights_only` hold.
-OWN = frozenset({"load_checkpoint", "label_names", "_check_folder", "_check_weights"})
+OWN = frozenset(
+    {
+        "load_checkpoint",
+        "read_checkpoint",
+        "label_names",
+        "local_folder",
+        "_check_folder",
+        "_check_weights",
+    }
+)
 
 
 def test_nothing_that_is_read_is_run():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from filelock import FileLock
 
 from calib_data.cache import cache_folder, not_writable
 from calib_data.demo.training import Recipe, train_into
+from calib_data.durable import sync
 from calib_data.progress import Progress, SilentProgress
 
 _SILENT = SilentProgress()
@@ -65,19 +65,8 @@ def _make(folder: Path, progress: Progress) -> None:
         # mkdtemp makes the folder its owner's alone; a cache may be shared.
         unfinished.chmod(0o755)
         for path in (*unfinished.iterdir(), unfinished):
-            _flush(path)
+            sync(path)
         unfinished.rename(folder)
-        _flush(folder.parent)
+        sync(folder.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder, and needs no flush of one
-    # Windows flushes only what is open for writing.
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,8 +10,8 @@ from calib_data.demo.model import ensure_demo_model
 from calib_data.progress import Progress, SilentProgress
 from deploy.artifacts import (
     BuildFolder,
+    check_finished,
     hold_folder,
-    read_manifest,
     read_results,
     update_manifest,
     write_json,
@@ -51,7 +51,7 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> tuple[Backen
     plan = plan_bench(config, read_results(folder))
     backend = config.backend or best_backend(folder, plan.precisions)
     with hold_folder(folder.path):
-        read_manifest(folder)  # which a build that was stopped does not have
+        check_finished(folder)
         results = read_results(folder)
         vocabulary = vocabulary_size(folder.tokenizer)
         start = machine_state()

@@ -17,6 +17,7 @@ from deploy.cli import (
     report,
     triton,
     tune,
+    verify,
 )
 
 app = typer.Typer(
@@ -57,5 +58,6 @@ app.command("inspect")(inspect.command)
 app.command("check")(check.command)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
+app.command("verify")(verify.command)
 app.command("triton")(triton.command)
 app.command("doctor")(doctor.command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -27,9 +27,6 @@ from deploy.cli.options import (
     Text,
 )
 from deploy.cli.output import LogLevel, working
-
-if TYPE_CHECKING:
-    from deploy.config import BuildConfig
 
 
 def command(
@@ -96,6 +93,14 @@ def command(
         bool, typer.Option("--require-fusion", help="Gate: every GEMM and attention fused.")
     ] = False,
     limit: Limit = None,
+    force: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="Run a stage though nothing has changed: export, calibrate, quantize, compile, "
+            "evaluate or report; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     allow_pickle: AllowPickle = False,
     config: Annotated[
         Text,
@@ -107,6 +112,9 @@ def command(
     log_file: LogFile = None,
 ) -> None:
     """Export, calibrate, quantize, build engines, evaluate and report.
+
+    What the folder has already, of the same options, inputs and tools, is taken over; a build that
+    was stopped goes on after its last complete stage.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 built but a gate does not hold.
 
@@ -143,21 +151,19 @@ def command(
         "limit": limit,
         "allow_pickle": allow_pickle or None,
     }
+    from deploy.cli.interrupt import stopping_at_once
     from deploy.cli.outcome import show_outcome
-    from deploy.config import config_from_dict, load_config
+    from deploy.config import config_from_dict, load_config, parse_force
 
     given = {name: value for name, value in options.items() if value is not None}
     base = load_config(Path(config)) if config else {}
-    results = _run(
-        config_from_dict({**base, **given}), quiet=quiet, log_level=log_level, log_file=log_file
-    )
-    show_outcome(results, Path(results["config"]["out"]), as_json=as_json)
-
-
-def _run(
-    config: BuildConfig, *, quiet: bool, log_level: LogLevel, log_file: str | None
-) -> dict[str, Any]:
-    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
+    build_config = config_from_dict({**base, **given})
+    kinds = parse_force(force or ())
+    with (
+        working(quiet=quiet, log_level=log_level, log_file=log_file) as progress,
+        stopping_at_once(build_config.out),
+    ):
         from deploy.pipeline import build
 
-        return build(config, progress)
+        results = build(build_config, progress, kinds)
+    show_outcome(results, build_config.out, as_json=as_json, built=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from deploy.engine.expected import ExpectedFusion, Operation
 from deploy.engine.layers import UNKNOWN, Layer, split_profiles
-from deploy.engine.profiles import Profile
+from deploy.engine.profiles import Profile, Shape
 from deploy.engine.reasons import why_unfused
 
 _GEMM = "gemm"
@@ -97,6 +97,13 @@ def find_kernel(layers: Sequence[Layer], operation: Operation) -> FoundKernel:
     """Find how the layers of one profile compute an operation."""
     find = _find_linear if operation.head_dim is None else _find_attention
     return find(layers, operation)
+
+
+def profile_fusion_from_dict(plain: Mapping[str, Any]) -> ProfileFusion:
+    """Take back what `asdict` made of a profile's fusion."""
+    profile = Profile(*(Shape(**plain["profile"][name]) for name in ("min", "opt", "max")))
+    unfused = tuple(Unfused(**each) for each in plain["unfused"])
+    return ProfileFusion(**{**plain, "profile": profile, "unfused": unfused})
 
 
 def fusion_to_dict(fusion: ProfileFusion) -> dict[str, Any]:

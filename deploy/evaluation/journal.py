@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from calib_data.durable import sync
 from deploy.engine.session import Arrays
 from deploy.errors import BuildFolderError
 
@@ -101,7 +102,11 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with self._file:
+            if error is None:  # whole, so whoever reads on may vouch for it
+                with self._reporting():
+                    os.fsync(self._file.fileno())
+                    sync(self._path.parent)
 
     def answer(self, inputs: Arrays, run: Callable[[Arrays], Answer]) -> Answer:
         """The answer to a batch: an earlier one, or `run`'s, which is kept.

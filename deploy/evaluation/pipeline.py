@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from calib_data.sources import load_examples
 from calib_data.tasks import Split, Task, get_task
 from deploy.artifacts import (
     BuildFolder,
+    check_finished,
     check_listed,
+    forget_files,
     hold_folder,
     read_json,
-    read_manifest,
     read_results,
     update_manifest,
     write_json,
@@ -30,16 +31,23 @@ from deploy.artifacts import (
 from deploy.config import check_metrics
 from deploy.engine.opening import best_backend
 from deploy.engine.profiles import bucket_profiles
-from deploy.engine.session import Precision
+from deploy.engine.session import Backend, Precision
 from deploy.errors import BuildFolderError, EvaluationError
 from deploy.evaluation.config import EvaluateConfig, limits_to_apply, precisions_to_evaluate
-from deploy.evaluation.gates import AccuracyLimits, accuracy_gates
+from deploy.evaluation.examples import KEPT
 from deploy.evaluation.harness import EvaluationSet
-from deploy.evaluation.results import comparison_from_dict, examples_to_dict, with_evaluation
+from deploy.evaluation.results import (
+    evaluation_to_dict,
+    examples_to_dict,
+    judge_gates,
+    with_evaluation,
+)
 from deploy.evaluation.stage import (
     ModelToEvaluate,
+    backend_for,
     evaluate_models,
-    forget_progress,
+    journal_path,
+    journal_paths,
     model_hashes,
 )
 from deploy.inputs import first_examples
@@ -67,18 +75,18 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
     folder = BuildFolder(config.out)
     read_results(folder)  # before the lock, which makes the folder
     with hold_folder(folder.path):
-        manifest, results = read_manifest(folder), read_results(folder)
+        manifest, results = check_finished(folder), read_results(folder)
         build = results["config"]
         task = settled_task(results)
         limits = limits_to_apply(config, build)
         check_metrics(limits.minima, task)
-        models = [
-            _model(folder, manifest, results, precision)
-            for precision in precisions_to_evaluate(config, results)
-        ]
-        given = (model.precision for model in models if model.precision is not Precision.FP32)
-        backend = config.backend or best_backend(folder, tuple(given) or (Precision.FP32,))
+        precisions = precisions_to_evaluate(config, results)
+        given = tuple(each for each in precisions if each is not Precision.FP32)
+        backend = config.backend or best_backend(folder, given or (Precision.FP32,))
+        models = [_model(folder, manifest, results, each, backend) for each in precisions]
         data, built_on = _data(config, folder, task, build)
+        # What is about to be written is not vouched for until it is whole.
+        forget_files(folder, _journal_names(folder, precisions, backend))
         evaluation = evaluate_models(
             folder,
             models,
@@ -88,14 +96,16 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
             progress,
             lambda features: _check_data(features, built_on, manifest["data_fingerprint"]),
         )
-        results = with_evaluation(results, evaluation)
-        results["gates"] = _gates(results, task, limits)
+        results = with_evaluation(results, evaluation_to_dict(evaluation))
+        results["gates"] = judge_gates(results, task, limits)
         known = _known_examples(folder)
+        examples = examples_to_dict(known, results, evaluation_to_dict(evaluation, KEPT))
         write_json(folder.results, results)
-        write_json(folder.examples, examples_to_dict(known, results, evaluation))
+        write_json(folder.examples, examples)
         reports = write_reports(folder, results)
-        update_manifest(folder, (folder.results, folder.examples, *reports))
-        forget_progress(folder, evaluation)
+        journals = journal_paths(folder, evaluation)
+        update_manifest(folder, (folder.examples, *journals), "evaluate")
+        update_manifest(folder, (folder.results, *reports))
     return results
 
 
@@ -134,12 +144,20 @@ def _model(
     manifest: Mapping[str, Any],
     results: Mapping[str, Any],
     precision: Precision,
+    backend: Backend,
 ) -> ModelToEvaluate:
-    hashes = model_hashes(manifest, precision)
+    hashes = model_hashes(manifest, precision, backend_for(folder, precision, backend))
     for name in hashes:
         check_listed(folder, manifest, inside(folder.path, name))
     recipe = results["recipes"].get(precision.value)
     return ModelToEvaluate(precision, None if recipe is None else recipe["name"], hashes)
+
+
+def _journal_names(
+    folder: BuildFolder, precisions: Sequence[Precision], backend: Backend
+) -> list[str]:
+    used = {precision: backend_for(folder, precision, backend) for precision in precisions}
+    return [folder.name(journal_path(folder, *each)) for each in used.items()]
 
 
 def _data(
@@ -190,19 +208,3 @@ def _check_data(features: Features, built_on: int, expected: str) -> None:
             "the development examples, or their tokens, are not those that this was built with",
             "give --data-dir the folder with the same data, or build again",
         )
-
-
-def _gates(
-    results: Mapping[str, Any], task: Task, limits: AccuracyLimits
-) -> Sequence[dict[str, Any]]:
-    """The gates on predictions, by the best evidence, and those that only a build can judge."""
-    metrics = {
-        Precision(name): results["accuracy"][name]["metrics"]
-        for name in results["config"]["precision"]
-    }
-    comparisons = {
-        Precision(name): comparison_from_dict(plain) for name, plain in results["compare"].items()
-    }
-    gates = accuracy_gates(limits, task.metrics[0], metrics, comparisons)
-    fusion = [gate for gate in results["gates"] if gate["name"].startswith("fusion.")]
-    return [*map(asdict, gates), *fusion]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
+from calib_data.tasks import Task
 from deploy.artifacts import SCHEMA_VERSION
+from deploy.engine.session import Precision
 from deploy.evaluation.compare import Comparison, Drop
-from deploy.evaluation.examples import KEPT, SHOWN, changed_to_dict
+from deploy.evaluation.examples import SHOWN, changed_to_dict
+from deploy.evaluation.gates import AccuracyLimits, accuracy_gates
 from deploy.evaluation.harness import Run
 from deploy.evaluation.stage import Evaluation
 
@@ -15,7 +19,37 @@ from deploy.evaluation.stage import Evaluation
 _FOUND = ("metrics", "seconds", "compare")
 
 
-def with_evaluation(results: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]:
+def evaluation_to_dict(evaluation: Evaluation, limit: int = SHOWN) -> dict[str, Any]:
+    """An evaluation as plain data, each run with its comparison.
+
+    Args:
+        evaluation: What was found.
+        limit: Changed examples to keep of each precision.
+    """
+    comparisons, changed = evaluation.comparisons, evaluation.changed
+    return {
+        "runs": [
+            {
+                **run_to_dict(run),
+                **(
+                    {"compare": comparison_to_dict(comparisons[run.precision])}
+                    if run.precision in comparisons
+                    else {}
+                ),
+            }
+            for run in evaluation.runs
+        ],
+        "changed_examples": {
+            run.precision.value: changed_to_dict(
+                changed[run.precision], run.info.backend.value, limit
+            )
+            for run in evaluation.runs
+            if run.precision in changed
+        },
+    }
+
+
+def with_evaluation(results: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """results.json with another evaluation.
 
     Its runs are added; one of the very kind of an earlier one takes that one's place. `accuracy` is
@@ -25,21 +59,10 @@ def with_evaluation(results: Mapping[str, Any], evaluation: Evaluation) -> dict[
 
     Args:
         results: What it was.
-        evaluation: What was found.
+        found: As `evaluation_to_dict` has it.
     """
-    compared = {
-        precision: comparison_to_dict(comparison)
-        for precision, comparison in evaluation.comparisons.items()
-    }
-    added = [
-        {
-            **run_to_dict(run),
-            **({"compare": compared[run.precision]} if run.precision in compared else {}),
-        }
-        for run in evaluation.runs
-    ]
-    kinds = [_kind(run) for run in added]
-    runs = [*(run for run in results["runs"] if _kind(run) not in kinds), *added]
+    kinds = [_kind(run) for run in found["runs"]]
+    runs = [*(run for run in results["runs"] if _kind(run) not in kinds), *found["runs"]]
     best = _best_evidence(runs)
     return {
         **results,
@@ -52,30 +75,43 @@ def with_evaluation(results: Mapping[str, Any], evaluation: Evaluation) -> dict[
             **results["compare"],
             **{precision: run["compare"] for precision, run in best.items() if "compare" in run},
         },
-        "changed_examples": {
-            **results.get("changed_examples", {}),
-            **_changed(runs, evaluation, SHOWN),
-        },
+        "changed_examples": {**results.get("changed_examples", {}), **_evidence(runs, found)},
     }
 
 
 def examples_to_dict(
-    known: Mapping[str, Any], results: Mapping[str, Any], evaluation: Evaluation
+    known: Mapping[str, Any], results: Mapping[str, Any], found: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The content of examples.json after an evaluation.
 
     Args:
         known: What it was; empty where there was none.
         results: results.json, with this evaluation.
-        evaluation: What was found.
+        found: As `evaluation_to_dict` has it, with as many examples as are to be kept.
     """
     return {
         "schema_version": SCHEMA_VERSION,
         "changed_examples": {
             **known.get("changed_examples", {}),
-            **_changed(results["runs"], evaluation, KEPT),
+            **_evidence(results["runs"], found),
         },
     }
+
+
+def judge_gates(
+    results: Mapping[str, Any], task: Task, limits: AccuracyLimits
+) -> list[dict[str, Any]]:
+    """The gates on predictions, by the best evidence, and those that only a build can judge."""
+    metrics = {
+        Precision(name): results["accuracy"][name]["metrics"]
+        for name in results["config"]["precision"]
+    }
+    comparisons = {
+        Precision(name): comparison_from_dict(plain) for name, plain in results["compare"].items()
+    }
+    gates = accuracy_gates(limits, task.metrics[0], metrics, comparisons)
+    fusion = [gate for gate in results["gates"] if gate["name"].startswith("fusion.")]
+    return [*map(asdict, gates), *fusion]
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
@@ -123,26 +159,15 @@ def comparison_from_dict(plain: Mapping[str, Any]) -> Comparison:
     )
 
 
-def _changed(
-    runs: Iterable[Mapping[str, Any]], evaluation: Evaluation, limit: int
-) -> dict[str, Any]:
-    return {
-        run.precision.value: changed_to_dict(
-            evaluation.changed[run.precision], run.info.backend.value, limit
-        )
-        for run in _evidence(runs, evaluation)
-        if run.precision in evaluation.changed
-    }
-
-
-def _evidence(runs: Iterable[Mapping[str, Any]], evaluation: Evaluation) -> list[Run]:
-    """The runs of an evaluation that are the best evidence among all runs."""
+def _evidence(runs: Iterable[Mapping[str, Any]], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The changed examples of those runs that are the best evidence among all runs."""
     best = _best_evidence(runs)
-    return [
-        run
-        for run in evaluation.runs
-        if _kind(best[run.precision.value]) == _kind(run_to_dict(run))
-    ]
+    return {
+        run["precision"]: found["changed_examples"][run["precision"]]
+        for run in found["runs"]
+        if run["precision"] in found["changed_examples"]
+        and _kind(best[run["precision"]]) == _kind(run)
+    }
 
 
 def _best_evidence(runs: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class ModelToEvaluate:
     Attributes:
         precision: Of the model.
         recipe: Name of its recipe; None where nothing is quantized.
-        hashes: SHA-256 of each of its files, by path within the folder.
+        hashes: SHA-256 of each file that is executed, by path within the folder.
     """
 
     precision: Precision
@@ -74,8 +73,7 @@ def evaluate_models(
     compared. Nothing of the result depends on that.
 
     Args:
-        folder: Where the models lie, with a manifest; journals are kept in it until
-            `forget_progress`.
+        folder: Where the models lie, with a manifest; journals are kept in it.
         models: FP32 first.
         backend: What executes them. FP32 is executed by the best there is where the backend needs
             a plan and there is none of FP32.
@@ -115,22 +113,41 @@ def evaluate_models(
     )
 
 
-def model_hashes(manifest: Mapping[str, Any], precision: Precision) -> dict[str, str]:
-    """SHA-256 of each file of a model, by path within the folder, as the manifest has them."""
-    starts = (f"onnx/model.{precision.value}.onnx", f"engines/model.{precision.value}.")
+def backend_for(folder: BuildFolder, precision: Precision, backend: Backend) -> Backend:
+    """What executes a precision: the backend, but the best there is for FP32 without a plan."""
+    if precision is Precision.FP32 and backend in _PLAN_BACKENDS and not _has_plan(folder):
+        return best_backend(folder, (precision,))
+    return backend
+
+
+def model_hashes(
+    manifest: Mapping[str, Any], precision: Precision, backend: Backend
+) -> dict[str, str]:
+    """SHA-256 of each file that a backend executes, by path within the folder.
+
+    Args:
+        manifest: The folder's, or the part of it that has `files`.
+        precision: Of the model.
+        backend: As `backend_for` gives it.
+    """
+    start = (
+        f"engines/model.{precision.value}."
+        if backend in _PLAN_BACKENDS
+        else f"onnx/model.{precision.value}.onnx"
+    )
     return {
-        name: entry["sha256"]
-        for name, entry in manifest["files"].items()
-        if name.startswith(starts)
+        name: entry["sha256"] for name, entry in manifest["files"].items() if name.startswith(start)
     }
 
 
-def forget_progress(folder: BuildFolder, evaluation: Evaluation) -> None:
-    """Remove the journals of an evaluation whose results are written."""
-    for run in evaluation.runs:
-        _journal(folder, run.precision, run.info.backend).unlink(missing_ok=True)
-    with suppress(OSError):  # of an evaluation that is yet to go on, there is more
-        folder.journals.rmdir()
+def journal_path(folder: BuildFolder, precision: Precision, backend: Backend) -> Path:
+    """Where the answers of a precision on a backend are kept."""
+    return folder.journals / f"{precision.value}.{backend.value}.journal"
+
+
+def journal_paths(folder: BuildFolder, evaluation: Evaluation) -> list[Path]:
+    """The journals that an evaluation has left."""
+    return [journal_path(folder, run.precision, run.info.backend) for run in evaluation.runs]
 
 
 def _run(
@@ -142,14 +159,13 @@ def _run(
     progress: Progress,
 ) -> tuple[SessionInfo, RowOutputs]:
     precision = model.precision
-    if precision is Precision.FP32 and backend in _PLAN_BACKENDS and not _has_plan(folder):
-        backend = best_backend(folder, (precision,))
+    backend = backend_for(folder, precision, backend)
     if backend is Backend.ONNXRUNTIME:
         profiles = any_length(profiles)
     with progress.status(f"Opening {precision.value} on {backend.value}"):
         session = open_session(folder, precision, backend, profiles, data.pad_token_id)
     identity = _identity(model, session.info, session.profiles)
-    path = _journal(folder, precision, session.info.backend)
+    path = journal_path(folder, precision, session.info.backend)
     try:
         with Journal(path, identity) as journal:
             description = f"Evaluating {precision.value}"
@@ -167,10 +183,6 @@ _PLAN_BACKENDS = (Backend.TENSORRT, Backend.TENSORRT_RTX)
 def _has_plan(folder: BuildFolder) -> bool:
     pattern = folder.plan(Precision.FP32.value, "*")
     return any(pattern.parent.glob(pattern.name))
-
-
-def _journal(folder: BuildFolder, precision: Precision, backend: Backend) -> Path:
-    return folder.journals / f"{precision.value}.{backend.value}.journal"
 
 
 def _identity(

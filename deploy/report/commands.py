@@ -35,6 +35,19 @@ def commands(results: Mapping[str, Any]) -> Commands:
     return Commands((build, *(_bench(results, sweep) for sweep in sweeps)), files)
 
 
+def build_command(config: Mapping[str, Any], out: Path, force: Sequence[str] = ()) -> str:
+    """One line that builds into a folder what it was built with.
+
+    Args:
+        config: Of the build, as `config_to_dict` has it.
+        out: The folder, which may have been moved.
+        force: Kinds of stages that are to run in any case.
+    """
+    options = _options({**config, "out": str(out)}, files={})
+    forced = [("--force", kind) for kind in force]
+    return shlex.join(["deploy", "build", *(word for each in (*options, *forced) for word in each)])
+
+
 def _command(words: Sequence[str], options: Iterable[tuple[str, ...]]) -> str:
     return " \\\n    ".join(map(shlex.join, (words, *options)))
 

@@ -13,7 +13,7 @@ from deploy.artifacts import BuildFolder, check_listed
 from deploy.engine.builder import Flavour
 from deploy.engine.plan import PlanInfo, read_plan_info
 from deploy.engine.profiles import Profile, bucket_profiles
-from deploy.engine.session import Precision
+from deploy.engine.session import Backend, Precision
 from deploy.errors import BuildFolderError, EngineError, PlanError
 from deploy.evaluation.stage import model_hashes
 from deploy.paths import inside
@@ -208,11 +208,7 @@ def _verified(
     Raises:
         BuildFolderError: One is missing or has changed, or the manifest lists none.
     """
-    hashes = {
-        name: expected
-        for name, expected in model_hashes(manifest, precision).items()
-        if name.startswith("onnx/")
-    }
+    hashes = model_hashes(manifest, precision, Backend.ONNXRUNTIME)
     if not hashes:
         raise BuildFolderError(
             f"the manifest of '{folder.path}' lists no {precision.value} model", "build it again"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from calib_data.progress import Progress, SilentProgress
-from deploy.artifacts import BuildFolder, hold_folder, read_manifest, read_results
+from deploy.artifacts import BuildFolder, check_finished, hold_folder, read_results
 from deploy.engine.session import Precision
 from deploy.evaluation.pipeline import settled_task
 from deploy.report.verdict import verdict
@@ -50,7 +50,7 @@ def write_repository(config: TritonConfig, progress: Progress | None = None) -> 
     folder = BuildFolder(config.out)
     read_results(folder)  # before the lock, which makes the folder
     with hold_folder(folder.path), progress.status("Writing the model repository"):
-        manifest, results = read_manifest(folder), read_results(folder)
+        manifest, results = check_finished(folder), read_results(folder)
         task = settled_task(results)
         name = config.name or parse_name(task.name)
         encoders = read_encoders(folder, manifest, results, config.backend, config.precision)

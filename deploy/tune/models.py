@@ -13,7 +13,7 @@ from calib_data.progress import Progress
 from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import Profile
 from deploy.engine.session import Precision
-from deploy.pipeline import write_precision
+from deploy.stages.quantize import write_precision
 from deploy.tune.config import TuneConfig
 from export.calibration_table import CalibrationTable
 from export.recipe import QuantRecipe

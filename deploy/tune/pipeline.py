@@ -24,7 +24,7 @@ from deploy.evaluation.compare import Comparison, compare
 from deploy.evaluation.deviation import Deviation, Reference, run_deviation, run_reference
 from deploy.evaluation.harness import EvaluationSet, Run, batches_for, evaluate
 from deploy.inputs import BuildInputs, load_inputs
-from deploy.pipeline import calibrate_inputs
+from deploy.stages.calibrate import calibration_rows
 from deploy.tune.config import TuneConfig
 from deploy.tune.models import Models, SharedBar
 from deploy.tune.plot import plot_sensitivity
@@ -33,7 +33,8 @@ from deploy.tune.roofline import H100_SXM, Encoder, benefit, unit_work
 from deploy.tune.search import Found, most_steps, search
 from deploy.tune.sensitivity import Measure, Sensitivity, measure_units
 from deploy.tune.units import Unit, find_units, with_fallbacks
-from export.checkpoint import Checkpoint
+from export.calibrate import calibrate
+from export.checkpoint import Checkpoint, load_weights
 from export.onnx_export import export_onnx
 from export.onnx_file import write_onnx
 from export.recipe import QuantRecipe
@@ -68,15 +69,17 @@ def tune(config: TuneConfig, progress: Progress | None = None) -> dict[str, Any]
     out = config.build.out
     check_writable(out)
     inputs = load_inputs(config.build, progress)
+    checkpoint = load_weights(inputs.checkpoint)
     rows = tuning_rows(config, inputs, progress)
-    units = _units(config, inputs.checkpoint)
-    benefits = _benefits(config, inputs, units)
+    units = _units(config, checkpoint)
+    benefits = _benefits(config, inputs, checkpoint, units)
     with hold_folder(out), tempfile.TemporaryDirectory() as scratch:
         fp32 = Path(scratch) / "model.fp32.onnx"
         with progress.status("Exporting to ONNX"):
-            write_onnx(export_onnx(inputs.checkpoint, inputs.task.head), fp32)
-            verify_export(inputs.checkpoint, fp32, inputs.task.head)
-        table = calibrate_inputs(config.build, inputs, None, progress)
+            write_onnx(export_onnx(checkpoint, inputs.task.head), fp32)
+            verify_export(checkpoint, fp32, inputs.task.head)
+        calibration = calibration_rows(config.build, inputs, progress)
+        table = calibrate(checkpoint, inputs.task, calibration, progress)
         profiles = bucket_profiles(inputs.buckets, config.build.max_batch)
         models = Models(config, fp32, table, profiles, rows.pad_token_id)
         reference = run_reference(
@@ -143,8 +146,9 @@ def _shape(config: TuneConfig, inputs: BuildInputs) -> Shape:
     return Shape(config.build.max_batch, inputs.buckets[-1])
 
 
-def _benefits(config: TuneConfig, inputs: BuildInputs, units: Iterable[Unit]) -> dict[Unit, float]:
-    checkpoint = inputs.checkpoint
+def _benefits(
+    config: TuneConfig, inputs: BuildInputs, checkpoint: Checkpoint, units: Iterable[Unit]
+) -> dict[Unit, float]:
     linears: dict[str, Any] = {
         site.modules[0]: checkpoint.model.get_submodule(site.modules[0])
         for site in encoder_sites(checkpoint.architecture, checkpoint.layers)

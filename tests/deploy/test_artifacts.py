@@ -4,22 +4,30 @@ import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from holders import holding
+from manifests import manifest_of
 
 from deploy.artifacts import (
     BuildFolder,
+    check_finished,
     check_writable,
-    clear_previous,
     file_hashes,
-    open_build_folder,
+    forget_files,
+    hold_folder,
+    own_files,
+    read_holder,
     read_json,
+    read_manifest,
     read_results,
+    temporary_files,
+    update_manifest,
     write_bytes,
     write_json,
+    write_manifest,
     write_text,
 )
 from deploy.errors import BuildFolderError
@@ -52,7 +60,7 @@ def built(tmp_path) -> BuildFolder:
     folder = BuildFolder(tmp_path / "out")
     folder.path.mkdir()
     fill(folder)
-    write_json(folder.manifest, {"files": file_hashes(folder)})
+    write_manifest(folder, manifest_of(folder))
     return folder
 
 
@@ -89,25 +97,33 @@ def test_json_refuses_what_json_cannot_say(tmp_path):
     assert names_in(tmp_path) == []
 
 
-def test_second_build_is_refused_until_the_first_ends(tmp_path):
-    attempt = (
-        "import sys; from pathlib import Path; from deploy.artifacts import open_build_folder\n"
-        "with open_build_folder(Path(sys.argv[1])): print('opened')"
-    )
-    command = [sys.executable, "-c", attempt, str(tmp_path)]
-    with open_build_folder(tmp_path):
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert second.returncode != 0
-    assert "another build is writing" in second.stderr
-    third = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert third.stdout == "opened\n"
+def test_a_second_writer_is_told_who_the_first_is_and_since_when(tmp_path):
+    with holding(tmp_path) as holder:
+        with pytest.raises(BuildFolderError) as caught, hold_folder(tmp_path):
+            pass
+        since = read_holder(tmp_path).since
+        assert f"process {holder.pid}, since {since}" in caught.value.message
+        assert datetime.now(timezone.utc) - datetime.fromisoformat(since) < timedelta(minutes=1)
+        holder.communicate()  # it ends
+    with hold_folder(tmp_path):
+        assert read_holder(tmp_path).pid == os.getpid()
+    assert read_holder(tmp_path) is None
+
+
+def test_a_killed_writer_holds_nothing(tmp_path):
+    with holding(tmp_path) as holder:
+        holder.kill()
+        holder.wait()
+        assert read_holder(tmp_path) is None  # though its note is still there
+        with hold_folder(tmp_path):
+            assert read_holder(tmp_path).pid == os.getpid()
 
 
 def test_lock_is_released_by_a_failing_build(tmp_path):
-    with pytest.raises(RuntimeError), open_build_folder(tmp_path):
+    with pytest.raises(RuntimeError), hold_folder(tmp_path):
         raise RuntimeError
-    with open_build_folder(tmp_path) as folder:
-        assert folder.path == tmp_path
+    with hold_folder(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("below", ["file", "file/below"])
@@ -115,7 +131,7 @@ def test_a_file_in_the_way_is_refused(below, tmp_path):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(BuildFolderError, match="is not a folder"):
         check_writable(tmp_path / below)
-    with pytest.raises(BuildFolderError), open_build_folder(tmp_path / below):
+    with pytest.raises(BuildFolderError), hold_folder(tmp_path / below):
         pass
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 
@@ -148,62 +164,102 @@ def test_hashes_are_those_of_the_builds_own_files(tmp_path):
         }
 
 
-def test_clearing_removes_an_earlier_build_and_nothing_else(built):
-    (built.path / "notes.txt").write_text("a user's", encoding="utf-8")
-    (built.path / "onnx" / "theirs.onnx").write_text("a user's", encoding="utf-8")
-    clear_previous(built)
-    assert names_in(built.path) == [".unfinished", "notes.txt", "onnx/theirs.onnx"]
-
-
-def test_clearing_touches_no_folder_that_was_never_built_into(tmp_path):
-    folder = BuildFolder(tmp_path)
-    names = fill(folder)
-    clear_previous(folder)
-    assert names_in(tmp_path) == [".unfinished", *names]
-
-
-@pytest.mark.parametrize("kind", ["relative", "absolute", "folder", "not names", "not JSON"])
-def test_a_manifest_cannot_lead_the_clearing_astray(kind, built, tmp_path):
-    victim = tmp_path / "victim.txt"
-    victim.write_text("keep", encoding="utf-8")
-    keep = built.path / "keep" / "model.onnx"
-    write_text_in_folder(keep)
-    content = {
-        "relative": {"files": {"../victim.txt": {}, "onnx/model.x/../../../victim.txt": {}}},
-        "absolute": {"files": {str(victim): {}}},
-        "folder": {"files": {"keep": {}, ".": {}, "..": {}, "keep/model.onnx": {}}},
-        "not names": [1, 2],
-    }.get(kind)
-    built.manifest.write_text("{" if content is None else json.dumps(content), encoding="utf-8")
-    clear_previous(built)
-    assert victim.read_text(encoding="utf-8") == "keep"
-    assert names_in(built.path) == [".unfinished", "keep/model.onnx"]
-
-
-def test_clearing_does_not_follow_links_out_of_the_folder(tmp_path):
+def test_own_files_are_not_reached_through_links_out_of_the_folder(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "model.fp8.onnx").write_text("keep", encoding="utf-8")
+    (elsewhere / f".model.fp8.onnx.{'0' * 32}").write_text("keep", encoding="utf-8")
     folder = BuildFolder(tmp_path / "out")
     folder.path.mkdir()
     (folder.path / "onnx").symlink_to(elsewhere)
-    write_json(folder.manifest, {"files": {"onnx/model.fp8.onnx": {}}})
-    clear_previous(folder)
-    assert names_in(elsewhere) == ["model.fp8.onnx"]
+    assert own_files(folder) == temporary_files(folder) == []
 
 
-def test_what_a_killed_build_left_is_not_taken_for_the_next_ones(tmp_path):
-    with open_build_folder(tmp_path) as folder:  # never gets as far as its manifest
-        clear_previous(folder)
-        folder.onnx("int8").write_text("of the killed build", encoding="utf-8")
-        (tmp_path / "onnx" / f".model.fp8.onnx.{'0' * 32}").write_text("half", encoding="utf-8")
-    with open_build_folder(tmp_path) as folder:
-        clear_previous(folder)
-        folder.onnx("fp8").write_text("of this build", encoding="utf-8")
-        assert sorted(file_hashes(folder)) == ["onnx/model.fp8.onnx"]
-        write_json(folder.manifest, {})
-    assert names_in(tmp_path / "onnx") == ["model.fp8.onnx"]
-    assert not folder.unfinished.exists()
+def test_temporary_files_are_known_by_their_names(built):
+    half = built.path / "onnx" / f".model.fp8.onnx.{'0' * 32}"
+    write_text(half, "half")
+    write_text(built.path / "onnx" / ".model.fp8.onnx.bak", "a user's")
+    write_text(built.path / "onnx" / f".theirs.onnx.{'0' * 32}", "a user's")
+    write_text(built.path / f".{'0' * 32}", "a user's")
+    assert temporary_files(built) == [half]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "link/x"])
+def test_a_manifest_cannot_name_what_lies_elsewhere(name, built):
+    (built.path / "link").symlink_to("/etc")
+    content = manifest_of(built)
+    content["files"][name] = {"bytes": 1, "sha256": "0" * 64}
+    content["stages"]["report"]["files"].append(name)
+    write_manifest(built, content)
+    with pytest.raises(BuildFolderError, match="does not lie within"):
+        read_manifest(built)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stages": {}}, "report is missing, and nothing"),
+        ({"unfinished": "export"}, "export is unfinished, and no stage"),
+        ({"wanted": ["export"]}, "report is no stage"),
+        ({"files": {}}, "'calibration.json' is not one file of one stage"),
+        ({"files": {"x": {"bytes": 1, "sha256": ""}}}, "'x' is not one file of one stage"),
+        ({"files": {"x": {"bytes": "1", "sha256": ""}}}, "files.x.bytes is '1', not a count"),
+        ({"config": {"model": "m", "task": "t"}}, "config has no 'precision'"),
+        ({"stages": {"report": {}}}, "stages.report has no 'key'"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(changes, said, built):
+    write_manifest(built, {**manifest_of(built), **changes})
+    with pytest.raises(BuildFolderError) as caught:
+        read_manifest(built)
+    assert said in caught.value.message
+
+
+def test_a_manifest_is_believed_only_as_it_was_written(built):
+    text = built.manifest.read_text(encoding="utf-8")
+    for position in range(0, len(text), 7):
+        changed = chr(ord(text[position]) ^ 1)
+        if json_says_the_same(text, text[:position] + changed + text[position + 1 :]):
+            continue
+        built.manifest.write_text(text[:position] + changed + text[position + 1 :], "utf-8")
+        with pytest.raises(BuildFolderError):
+            read_manifest(built)
+
+
+def json_says_the_same(one: str, other: str) -> bool:
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", "null", '"x"', "{}", '{"schema_version": 2}'])
+def test_what_is_no_manifest_is_refused(content, built):
+    built.manifest.write_text(content, encoding="utf-8")
+    with pytest.raises(BuildFolderError) as caught:
+        read_manifest(built)
+    assert "build it again" in caught.value.remedy
+
+
+def test_files_that_are_written_again_enter_the_manifest(built):
+    write_text(built.results, "others")
+    forget_files(built, ["results.json"])
+    assert "results.json" not in read_manifest(built)["files"]
+    assert read_manifest(built)["stages"]["report"]["files"] == sorted(
+        file_hashes(built).keys() - {"results.json"}
+    )
+    update_manifest(built, [built.results])
+    assert read_manifest(built) == {**read_manifest(built), **manifest_of(built)}
+
+
+def test_an_unfinished_build_is_named_as_such(built):
+    write_manifest(
+        built,
+        {**manifest_of(built), "wanted": ["report", "quantize.fp8"], "unfinished": "quantize.fp8"},
+    )
+    with pytest.raises(BuildFolderError, match=r"stopped in quantize\.fp8") as caught:
+        check_finished(built)
+    assert "again" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -230,8 +286,3 @@ def test_json_survives_the_round_trip(tmp_path):
     content = {"name": "äé`|", "value": [1, 2.5, None, True]}
     write_json(tmp_path / "x.json", content)
     assert read_json(tmp_path / "x.json") == content
-
-
-def write_text_in_folder(path: Path) -> None:
-    path.parent.mkdir()
-    path.write_text("keep", encoding="utf-8")

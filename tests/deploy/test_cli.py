@@ -8,13 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import pytest
 from checkpoints import save_random_checkpoint
 
-from deploy.artifacts import BuildFolder, open_build_folder, read_json
+from deploy.artifacts import BuildFolder, file_hashes, hold_folder, read_json
 from deploy.cli.output import LogLevel, error_console, only_results_on_stdout, set_up_logging
 
 HEAVY = ("torch", "transformers", "modelopt", "onnxruntime", "datasets", "sklearn", "tensorrt")
@@ -40,15 +41,19 @@ def write_tsv(path: Path, rows: int, header: str = "sentence\tlabel") -> None:
     path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
-def built(checkpoint, data_dir, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def build_command(checkpoint: Path, data_dir: Path, out: Path) -> list[object]:
     """One real build by the real command, whose standard output is a pipe."""
-    out = tmp_path_factory.mktemp("build") / "out"
-    command = [
+    return [
         *(sys.executable, "-m", "deploy.cli.main", "build", "--model", checkpoint),
         *("--task", "sst2", "--data-dir", data_dir, "--out", out, *QUICK),
-        *("--precision", "fp8,fp16", "--max-drop", "0.99", "--json"),
+        *("--precision", "fp8,fp16", "--max-drop", "0.99"),
     ]
+
+
+@pytest.fixture(scope="session")
+def built(checkpoint, data_dir, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = tmp_path_factory.mktemp("build") / "out"
+    command = [*build_command(checkpoint, data_dir, out), "--json"]
     return out, subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
@@ -80,6 +85,34 @@ def test_the_manifest_lists_every_file(built):
     logs = {name for name in there if name.startswith("logs/")}
     assert len(logs) == 1
     assert listed == there - logs - {"manifest.json"}
+
+
+def test_two_builds_of_the_same_inputs_are_the_same_byte_for_byte(
+    built, checkpoint, data_dir, tmp_path
+):
+    command = build_command(checkpoint, data_dir, tmp_path / "other")
+    # Sets and dictionaries of another order, if any had one.
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    subprocess.run(command, env=environment, capture_output=True, check=True, timeout=300)
+    first, second = (file_hashes(BuildFolder(out)) for out in (built[0], tmp_path / "other"))
+    assert first.keys() == second.keys()
+    timed = ("evaluation/", "report.", "results.json")
+    differing = {name for name in first if first[name] != second[name]}
+    assert {name for name in differing if not name.startswith(timed)} == set()
+
+
+def test_a_second_build_does_nothing_and_says_so(built, checkpoint, data_dir, run_cli):
+    out, _ = built
+    manifest, files = read_json(out / "manifest.json"), file_hashes(BuildFolder(out))
+    command = build_command(checkpoint, data_dir, out)[3:]
+    ran = run_cli(*command, "--log-level", "info")
+    assert "nothing had to be done: no input, option or tool has changed" in ran.out
+    assert ran.err.count("unchanged, taken over") == len(manifest["stages"])
+    assert file_hashes(BuildFolder(out)) == files
+    forced = run_cli(*command, "--force", "report")
+    assert "nothing had to be done" not in forced.out
+    refused = run_cli(*command, "--force", "frob")
+    assert (refused.code, "export, calibrate" in refused.err) == (2, True)
 
 
 def test_report_renders_again_what_the_build_wrote(built, run_cli):
@@ -221,8 +254,8 @@ def test_a_file_in_the_way_of_the_build_folder_is_exit_1(run_cli, tmp_path):
 
 def test_a_build_folder_in_use_is_exit_1(checkpoint, data_dir, run_cli, tmp_path):
     arguments = ("--model", checkpoint, "--task", "sst2", "--data-dir", data_dir, *QUICK)
-    with open_build_folder(tmp_path) as folder:
-        refuse(run_cli, 1, "another build", folder.path, *arguments)
+    with hold_folder(tmp_path):
+        refuse(run_cli, 1, f"is writing '{tmp_path}': process {os.getpid()}", tmp_path, *arguments)
 
 
 def test_command_line_wins_over_file(run_cli, tmp_path):
@@ -320,6 +353,62 @@ def test_an_interrupt_is_exit_130_in_one_line(tmp_path):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+# Native code that neither returns nor looks for signals, as a long step of an export.
+DEAF = """
+import hashlib, os
+import deploy.stages.export
+from deploy.cli.main import main
+def export(*_):
+    open(os.environ["HALF"], "w").close()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+deploy.stages.export.export_onnx = export
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_ends_a_build_that_is_deep_in_native_code(checkpoint, data_dir, tmp_path):
+    out = tmp_path / "out"
+    half = out / "onnx" / f".model.fp32.onnx.{'0' * 32}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEAF, *build_command(checkpoint, data_dir, out)[3:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "HALF": str(half)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not half.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    # Left to itself, the export would take a quarter of an hour.
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-2:] == [
+        "stopped in export: run the same command again, and it goes on there",
+        "interrupted",
+    ]
+    assert not half.exists()
+
+
+def test_ctrl_c_says_where_a_build_goes_on(checkpoint, data_dir, tmp_path, run_cli, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("deploy.stages.quantize.check_onnx", interrupt)
+        patch.setattr(os, "_exit", sys.exit)  # this process has tests to run
+        ran = run_cli(*build_command(checkpoint, data_dir, out)[3:])
+    assert ran.code == 130
+    assert "stopped in quantize.fp8: run the same command again" in ran.err
+    again = run_cli(*build_command(checkpoint, data_dir, out)[3:], "--log-level", "info")
+    assert again.code == 0
+    assert "export: unchanged, taken over" in again.err
+    assert "calibrate: unchanged, taken over" in again.err
 
 
 def test_what_libraries_print_does_not_reach_standard_output(capfd):

@@ -23,7 +23,8 @@ from deploy.engine.opening import open_session
 from deploy.engine.plan import load_plan
 from deploy.engine.profiles import any_length, bucket_profiles
 from deploy.engine.session import Backend, Precision
-from deploy.pipeline import build, write_precision
+from deploy.pipeline import build
+from deploy.stages.quantize import write_precision
 from export.calibration_table import read_table
 from export.precision import FloatType
 from export.recipe import PRESETS

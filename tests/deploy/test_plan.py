@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from manifests import manifest_of
 
-from deploy.artifacts import BuildFolder, file_hashes, make_folder, write_json
+from deploy.artifacts import BuildFolder, forget_files, make_folder, write_manifest
 from deploy.engine import plan as plans
 from deploy.engine.builder import Flavour, HardwareCompatibility
 from deploy.engine.plan import PlanInfo, load_plan, write_plan
@@ -49,8 +49,7 @@ def build_folder(path, info: PlanInfo = INFO) -> BuildFolder:
 
 
 def seal(folder: BuildFolder) -> None:
-    config = {"model": "my model", "task": "sst2", "precision": ["fp8", "fp16"]}
-    write_json(folder.manifest, {"config": config, "files": file_hashes(folder)})
+    write_manifest(folder, manifest_of(folder))
 
 
 @pytest.fixture
@@ -99,10 +98,7 @@ def test_a_damaged_plan_is_refused(tmp_path, machine, damage, reason):
 
 def test_a_plan_that_nobody_vouches_for_is_refused(tmp_path, machine):
     folder = build_folder(tmp_path / "out")
-    files = file_hashes(folder)
-    del files["engines/model.fp8.sm90.plan"]
-    manifest = json.loads(folder.manifest.read_text(encoding="utf-8"))
-    write_json(folder.manifest, {**manifest, "files": files})
+    forget_files(folder, ["engines/model.fp8.sm90.plan"])
     assert "is not in the manifest" in refusal(folder).message
     folder.manifest.unlink()
     assert "no manifest that vouches for it" in refusal(folder).message

@@ -18,6 +18,7 @@ COMMANDS = (
     "report",
     "compare",
     "triton",
+    "verify",
     "doctor",
 )
 

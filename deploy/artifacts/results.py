@@ -1,0 +1,59 @@
+"""results.json, read; `deploy.results` and `deploy.evaluation.results` make it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from calib_data.errors import UsageError
+from deploy.artifacts.layout import BuildFolder
+from deploy.artifacts.manifest import check_finished
+from deploy.artifacts.reading import read_json
+from deploy.errors import BuildFolderError
+
+# Of results.json and of what lies beside a plan.
+SCHEMA_VERSION = 1
+
+
+def read_results(folder: BuildFolder) -> dict[str, Any]:
+    """Read results.json.
+
+    Raises:
+        BuildFolderError: It is missing or damaged, of a build that was stopped, or of another
+            version.
+    """
+    # Here, because writing a build needs none of it.
+    from deploy.results_structure import check_results
+
+    if folder.manifest.is_file():  # else results alone, which can still be shown
+        check_finished(folder)
+    results = read_json(folder.results)
+    version = results.get("schema_version") if isinstance(results, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BuildFolderError(
+            f"'{folder.results}' has schema version {version}, not {SCHEMA_VERSION}",
+            "build it again with this version of `deploy build`",
+        )
+    try:
+        check_results(results)
+    except ValueError as error:
+        raise BuildFolderError(
+            f"'{folder.results}' is damaged: {error}", "restore the file, or build again"
+        ) from error
+    return dict(results)
+
+
+def check_built(folder: BuildFolder, results: Mapping[str, Any], precisions: Iterable[str]) -> None:
+    """Refuse a precision that a build does not have.
+
+    Raises:
+        UsageError: The build lacks one; the remedy lists those it has.
+    """
+    built = results["onnx"]
+    for precision in precisions:
+        if precision not in built:
+            raise UsageError(
+                f"'{folder.path}' has no {precision} model",
+                f"use --precision with any of: {', '.join(built)}; or build again with "
+                f"--precision {precision}",
+            )

@@ -1,0 +1,96 @@
+"""Files that appear whole: written beside their final names, synced and renamed.
+
+A reader sees the old file, the new one or none; what was renamed is still there after a power cut.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from calib_data.durable import sync
+from calib_data.redact import redact
+from deploy.errors import BuildFolderError
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder of the build, if it is not there.
+
+    Raises:
+        BuildFolderError: A file is in the way, or the parent cannot be written.
+    """
+    try:
+        if not path.is_dir():
+            path.mkdir(exist_ok=True)
+            sync(path.parent)
+    except OSError as error:
+        raise not_writable(path, error) from error
+
+
+def not_writable(path: Path, error: OSError) -> BuildFolderError:
+    """The error about a folder or file that this user may not write."""
+    return BuildFolderError(
+        f"cannot write '{path}': {error.strerror or error}",
+        "give --out a folder that this user may write",
+    )
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        BuildFolderError: The disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise BuildFolderError(
+            f"cannot write '{path}': {error.strerror}",
+            "free disk space, or give --out another folder",
+        ) from error
+    finally:
+        # Gone if it was renamed; an interrupt must not leave it either.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text without secrets, whole or not at all; see `write_bytes`."""
+    write_bytes(path, redact(content).encode("utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all; see `write_bytes`."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def check_writable(path: Path) -> None:
+    """Find out early whether a build folder can be made; leaves nothing behind.
+
+    Raises:
+        BuildFolderError: `path` or the folder it would be made in is not a writable folder.
+    """
+    existing = path
+    try:
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        # Permission bits say nothing to root, nor on a read-only mount: only trying does.
+        tempfile.TemporaryFile(dir=existing).close()
+    except NotADirectoryError:
+        raise BuildFolderError(
+            f"cannot write '{path}': '{existing}' is not a folder",
+            "give --out a folder that this user may write",
+        ) from None
+    except OSError as error:
+        raise not_writable(path, error) from error

@@ -1,0 +1,126 @@
+"""Evaluate: models and development examples -> runs, comparisons and changed examples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from calib_data.progress import Progress
+from calib_data.sampler import fingerprint
+from deploy.artifacts import SCHEMA_VERSION, BuildFolder, write_json
+from deploy.config import BuildConfig
+from deploy.engine.opening import best_backend
+from deploy.engine.profiles import bucket_profiles
+from deploy.engine.session import Precision
+from deploy.environment import cpu_name, gpu_names
+from deploy.evaluation.examples import KEPT
+from deploy.evaluation.harness import EvaluationSet
+from deploy.evaluation.label_order import seems_permuted
+from deploy.evaluation.results import evaluation_to_dict
+from deploy.evaluation.stage import (
+    ModelToEvaluate,
+    backend_for,
+    evaluate_models,
+    journal_paths,
+    model_hashes,
+)
+from deploy.inputs import BuildInputs
+from deploy.stages.keys import stage_key, versions_of
+from deploy.stages.record import Files
+from deploy.stages.run import Made, Stage
+
+EVALUATE = "evaluate"
+
+
+def evaluate_stage(
+    config: BuildConfig,
+    folder: BuildFolder,
+    inputs: BuildInputs,
+    files: Files,
+    progress: Progress,
+) -> Stage:
+    """The evaluation of every precision.
+
+    Its result has `evaluation`, as `evaluation_to_dict`; `data`, what it was judged on; and
+    `suspected_permutation`, whether the outputs seem to be numbered otherwise than the labels.
+    """
+    backend = config.backend or best_backend(folder, config.precision)
+    precisions = tuple(dict.fromkeys((Precision.FP32, *config.precision)))
+    executed = {each: backend_for(folder, each, backend) for each in precisions}
+    models = [
+        ModelToEvaluate(
+            precision=precision,
+            recipe=config.recipe_for(precision).name if precision.quantized else None,
+            hashes=model_hashes({"files": files}, precision, executed[precision]),
+        )
+        for precision in precisions
+    ]
+    profiles = bucket_profiles(inputs.buckets, config.max_batch)
+    data = _data(inputs.dev)
+
+    def work() -> Made:
+        evaluation = evaluate_models(folder, models, backend, profiles, inputs.dev, progress)
+        changed = evaluation_to_dict(evaluation, KEPT)["changed_examples"]
+        write_json(folder.examples, {"schema_version": SCHEMA_VERSION, "changed_examples": changed})
+        fp32 = evaluation.runs[0].predictions
+        assumed = bool(inputs.task.labels) and inputs.checkpoint.label_order is None
+        return Made(
+            [folder.examples, *journal_paths(folder, evaluation)],
+            {
+                "evaluation": evaluation_to_dict(evaluation),
+                "data": data,
+                "suspected_permutation": assumed
+                and seems_permuted(inputs.task, inputs.dev.examples, fp32),
+            },
+        )
+
+    return Stage(
+        name=EVALUATE,
+        key=stage_key(
+            EVALUATE,
+            models=[
+                {**asdict(model), "backend": executed[model.precision].value} for model in models
+            ],
+            profiles=[asdict(profile) for profile in profiles],
+            task=_task(inputs),
+            data=data,
+            devices=[cpu_name(), *gpu_names()],
+            versions=versions_of(*_packages(each.value for each in executed.values())),
+        ),
+        work=work,
+    )
+
+
+def _task(inputs: BuildInputs) -> dict[str, Any]:
+    task = inputs.task
+    return {
+        "identity": task.identity,
+        "labels": list(task.labels),
+        "outputs": list(task.output_order),
+        "metrics": list(task.metrics),
+    }
+
+
+def _data(data: EvaluationSet) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for example in data.examples:
+        digest.update(json.dumps(asdict(example), sort_keys=True).encode("utf-8"))
+    return {
+        "examples": digest.hexdigest(),
+        "tokens": fingerprint(data.features),
+        "pad_token_id": data.pad_token_id,
+    }
+
+
+def _packages(backends: Iterable[str]) -> list[str]:
+    """Distributions that execute these backends; scoring is this package's own."""
+    known = {
+        "onnxruntime": ("onnxruntime",),
+        "torch": ("torch",),
+        "tensorrt": ("tensorrt-cu13",),
+        "tensorrt-rtx": ("tensorrt-rtx-cu13",),
+    }
+    return sorted({package for backend in backends for package in known[backend]})

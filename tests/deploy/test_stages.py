@@ -1,0 +1,189 @@
+"""What a second build of a folder does, and what it leaves alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_builds import build_into, contents, write_inputs
+
+import deploy.engine.ort
+from deploy.artifacts import (
+    BuildFolder,
+    file_hashes,
+    own_files,
+    read_json,
+    read_manifest,
+    write_json,
+)
+from deploy.bench.config import bench_config_from_dict
+from deploy.bench.pipeline import bench
+from deploy.engine.builder import Flavour, installed_flavours
+from deploy.pipeline import build
+from deploy.verification import verify_folder
+from export.recipe import PRESETS, recipe_to_dict
+
+RTX = Flavour.TENSORRT_RTX in installed_flavours()
+PLANS = ("compile.fp8.sm89", "compile.fp16.sm89") if RTX else ()
+ALL = ("export", "calibrate", "quantize.fp8", "quantize.fp16", *PLANS, "evaluate", "report")
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory) -> dict[str, Any]:
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def built(options, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "out"
+    build_into(out, options)
+    return out
+
+
+@pytest.fixture
+def folder(built, tmp_path) -> BuildFolder:
+    return BuildFolder(Path(shutil.copytree(built, tmp_path / "out")))
+
+
+def ran(folder: BuildFolder) -> list[str]:
+    """The stages that the last build of a folder ran."""
+    stages = read_manifest(folder)["stages"]
+    return [name for name in read_manifest(folder)["wanted"] if not stages[name]["reused"]]
+
+
+def test_a_first_build_runs_every_stage(built):
+    assert ran(BuildFolder(built)) == list(ALL)
+    stages = read_manifest(BuildFolder(built))["stages"].values()
+    assert all(stage["peak_memory_bytes"] is None or stage["seconds"] >= 0 for stage in stages)
+
+
+def test_a_second_build_makes_nothing(built, options, tmp_path):
+    # In place, since the manifest says where it was built.
+    before = file_hashes(BuildFolder(built))
+    build_into(built, options)
+    assert ran(BuildFolder(built)) == []
+    assert file_hashes(BuildFolder(built)) == before
+
+
+RANGES = ("calibrate", "quantize.fp8", "quantize.fp16")
+LINEARS = {**recipe_to_dict(PRESETS["fp8"]), "name": "linears", "exclude": ["*.attention.*"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"max_drop": 0.5}, ["report"]),
+        ({"limit": 5}, ["evaluate", "report"]),
+        ({"buckets": "32,64"}, [*PLANS, "evaluate", "report"]),
+        ({"recipe": [LINEARS]}, ["quantize.fp8", *PLANS[:1], "evaluate", "report"]),
+        # FP16 comes out the same from other ranges, so nothing after it runs.
+        ({"calib_samples": 3}, [*RANGES, *PLANS[:1], "evaluate", "report"]),
+        ({"precision": "fp8"}, ["evaluate", "report"]),
+        ({"precision": "fp8,fp16,int8"}, ["quantize.int8", *(
+            ["compile.int8.sm89"] if RTX else []), "evaluate", "report"]),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else None,
+)  # fmt: skip
+def test_a_changed_option_runs_only_what_depends_on_it(
+    changes, expected, folder, options, tmp_path
+):
+    build_into(folder.path, {**options, **changes})
+    assert ran(folder) == expected
+    fresh = BuildFolder(tmp_path / "fresh")
+    build_into(fresh.path, {**options, **changes})
+    assert contents(folder) == contents(fresh)
+
+
+def test_another_checkpoint_runs_everything(folder, options, tmp_path):
+    from checkpoints import save_random_checkpoint
+
+    other = {**options, "model": str(save_random_checkpoint(tmp_path / "model", seed=1))}
+    build_into(folder.path, other)
+    assert ran(folder) == list(ALL)
+
+
+def test_precisions_that_are_no_longer_wanted_are_removed_and_a_users_files_are_not(
+    folder, options
+):
+    for name in ("notes.txt", "onnx/theirs.onnx"):
+        (folder.path / name).write_text("a user's", encoding="utf-8")
+    build_into(folder.path, {**options, "precision": "fp8"})
+    left = {folder.name(path) for path in own_files(folder)}
+    assert not [name for name in left if "fp16" in name]
+    assert {"onnx/model.fp8.onnx", "onnx/model.fp32.onnx"} <= left
+    assert (folder.path / "onnx/theirs.onnx").exists()
+    assert (folder.path / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["quantize", "evaluate"])
+def test_force_runs_one_kind_of_stage_and_what_it_makes_is_the_same(
+    kind, folder, options, monkeypatch
+):
+    from deploy.config import config_from_dict, parse_force
+
+    before, batches = contents(folder), []
+    ran_rows = deploy.engine.ort.OrtSession.run
+    monkeypatch.setattr(
+        "deploy.engine.ort.OrtSession.run", lambda *given: batches.append(1) or ran_rows(*given)
+    )
+    build(config_from_dict({**options, "out": folder.path}), force=parse_force(kind))
+    assert bool(batches) == (kind == "evaluate")  # which takes no answer over either
+    forced = [name for name in ALL if name.partition(".")[0] == kind]
+    assert ran(folder) == [*forced, "report"]  # which says where the folder lies
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "damage"),
+    [
+        ("onnx/model.fp32.onnx", "export", "truncated"),
+        ("tokenizer/tokenizer.json", "export", "flipped"),
+        ("calibration.json", "calibrate", "removed"),
+        ("onnx/model.fp8.onnx", "quantize.fp8", "flipped"),
+        pytest.param(
+            *("engines/model.fp8.sm89.plan", "compile.fp8.sm89", "truncated"),
+            marks=pytest.mark.skipif(not RTX, reason="needs tensorrt-rtx"),
+        ),
+        ("evaluation/fp8.onnxruntime.journal", "evaluate", "flipped"),
+        ("results.json", "report", "removed"),
+    ],
+)
+def test_a_damaged_file_is_found_and_made_again(name, stage, damage, folder, options):
+    before, path = contents(folder), folder.path / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "flipped" else content[:-1])
+    found = verify_folder(folder)
+    assert [(each.file, each.stage) for each in found.damages] == [(name, stage)]
+    build_into(folder.path, options)
+    # The report says where the folder lies, which here is another place than it was built in.
+    assert ran(folder) == list(dict.fromkeys([stage, "report"]))
+    assert contents(folder) == before
+    assert verify_folder(folder).good
+
+
+def test_a_damaged_manifest_makes_everything_again(folder, options):
+    before = contents(folder)
+    manifest = read_json(folder.manifest)
+    manifest["files"]["onnx/model.fp8.onnx"]["sha256"] = "0" * 64
+    write_json(folder.manifest, manifest)
+    build_into(folder.path, options)
+    assert ran(folder) == list(ALL)
+    assert contents(folder) == before
+
+
+def test_what_was_measured_stays_as_long_as_its_model(folder, options):
+    """`deploy bench` measures for hours what a build cannot measure again."""
+    quick = {"batch": "1", "iterations": 1, "seconds": 0.0, "warmup": 0.0}
+    bench(bench_config_from_dict({"out": folder.path, **quick}))
+    measured = read_json(folder.results)["latency"]
+    assert {row["precision"] for row in measured} == {"fp32", "fp16", "fp8"}
+    build_into(folder.path, {**options, "recipe": [LINEARS]})
+    results = read_json(folder.results)
+    assert results["latency"] == [row for row in measured if row["precision"] != "fp8"]
+    assert results["crossover"] == []  # which compared all of them
