@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= out/demo
+REPORT ?= $(OUT)/report.html
 # Two processes of one thread each: two threads in each would wait for one another.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-slow test-gpu lint docs clean
+.PHONY: demo test test-slow test-gpu lint docs picture clean
 
 demo: $(STAMP)  ## Train the demo model, build and check its FP8 and INT8 engines.
 	$(BIN)/deploy build --model demo --task demo --precision fp8,int8,fp16 \
@@ -29,6 +30,9 @@ lint: $(STAMP)
 
 docs: $(STAMP)  ## Write the command reference from the command line.
 	$(BIN)/python docs/generate.py
+
+picture: $(STAMP)  ## Photograph a report for README, in a headless Chromium.
+	$(BIN)/python docs/picture.py $(REPORT)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

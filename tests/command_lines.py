@@ -153,6 +153,12 @@ def _make(arguments: list[str]) -> None:
         raise RejectedError(f"make: {done.stderr}")
 
 
+def _source(arguments: list[str]) -> None:
+    # The environment that `make` leaves; a checkout need not have it yet.
+    if arguments != [".venv/bin/activate"]:
+        raise RejectedError(f"nothing here makes '{' '.join(arguments)}'")
+
+
 def _pip(arguments: list[str]) -> None:
     extras = metadata("bert-trt-deploy").get_all("Provides-Extra") or ()
     for argument in arguments:
@@ -252,6 +258,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Na
 
 
 _CHECKS: Mapping[str, Callable[[list[str]], None]] = {
+    ".": _source,
     "deploy": _deploy,
     "python": _python,
     "make": _make,
