@@ -18,6 +18,7 @@ ENGINE_KNOWS = {
     "deploy.engine",
     "deploy.environment",
     "deploy.errors",
+    "deploy.structure",
 }
 
 
