@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -73,7 +74,8 @@ def tokenize(
         At least one row for each example, in their order.
 
     Raises:
-        TokenizationError: The tokenizer has no offsets, or a question fills the window alone.
+        TokenizationError: The tokenizer has no offsets or fails, or a question fills the window
+            alone.
     """
     track = (progress or SilentProgress()).track
     chunks = [examples[start : start + _CHUNK] for start in range(0, len(examples), _CHUNK)]
@@ -85,11 +87,14 @@ def tokenize(
     for chunk in track(chunks, "Tokenizing", len(chunks)):
         if task.head is Head.QUESTION_ANSWERING:
             questions = cast("tuple[QuestionExample, ...]", chunk)
-            encoding = _encode_questions(task, tokenizer, questions, max_length)
+            with _explained():
+                encoding = _encode_questions(task, tokenizer, questions, max_length)
             owner = np.array(encoding["overflow_to_sample_mapping"], dtype=np.int64)
             offsets += _context_offsets(encoding)
         else:
-            encoding = _encode_texts(tokenizer, cast("tuple[TextExample, ...]", chunk), max_length)
+            texts = cast("tuple[TextExample, ...]", chunk)
+            with _explained():
+                encoding = _encode_texts(tokenizer, texts, max_length)
             owner = np.arange(len(chunk), dtype=np.int64)
         ids = [np.array(row, dtype=np.int64) for row in encoding["input_ids"]]
         types: Sequence[Sequence[int]] | None = encoding.get("token_type_ids")
@@ -107,6 +112,19 @@ def tokenize(
         np.concatenate(owners) if owners else np.zeros(0, dtype=np.int64),
         tuple(offsets),
     )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # what the tokenizers library raises, and nobody else
+            raise
+        raise TokenizationError(
+            f"the model's tokenizer fails: {error}",
+            "its tokenizer.json may be damaged: save the tokenizer again with save_pretrained",
+        ) from error
 
 
 def _encode_texts(

@@ -21,6 +21,7 @@ from mutations import (
     mutate_yaml,
 )
 
+from calib_data.errors import TokenizationError
 from calib_data.features import tokenize
 from calib_data.progress import SilentProgress
 from calib_data.sources import load_examples
@@ -168,6 +169,21 @@ def test_a_file_of_a_checkpoint(checkpoint, name, mutate, seed):
 
     with replaced(checkpoint / name, mutate, seed):
         ends_well(use)
+
+
+def test_a_vocabulary_without_the_token_for_unknown_words(checkpoint, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["model"]["vocab"][content["model"]["unk_token"]]
+    content["added_tokens"] = []
+    path.write_text(json.dumps(content), encoding="utf-8")
+    task = get_task("sst2")
+    tokenizer = load_checkpoint(str(folder), task).tokenizer
+    tokenizer.backend_tokenizer.model.unk_token = "[GONE]"
+    with pytest.raises(TokenizationError, match="tokenizer fails: WordPiece error"):
+        tokenize(task, tokenizer, (TextExample("0", ("w1 unheard",), 0),), 64, SilentProgress())
 
 
 @mutated(15)
