@@ -28,8 +28,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fresh_process import in_fresh_process
 from process_memory import forget_peak, peak_mb, resident_mb
-from quantize_speed import in_fresh_process
 from random_bert import calibration_rows, random_tokens, save_random_bert
 from rich.table import Table
 

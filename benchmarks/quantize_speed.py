@@ -26,23 +26,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import requires, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from packaging.requirements import Requirement
+from fresh_process import in_fresh_process
+from modelopt_environment import make_environment, without_python_path
 from process_memory import peak_mb, resident_mb
 from random_bert import calibration_rows, random_tokens, save_random_bert
 from rich.table import Table
@@ -58,11 +55,8 @@ from deploy.cli.output import (
 from deploy.environment import describe_environment, installed_versions
 from export.onnx_file import read_onnx
 
-T = TypeVar("T")
-
 _TASK = get_task("sst2")
 _OURS, _THEIRS = "this project", "modelopt.onnx"
-_MODELOPT = "nvidia-modelopt"
 
 
 @dataclass(frozen=True)
@@ -157,40 +151,6 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(count) for count in text.split(",")}))
 
 
-def make_environment(folder: Path, progress: Progress) -> Path:
-    """Make an environment that runs modelopt.onnx without a GPU, unless it is there.
-
-    It gets the modelopt that is installed here and what its [onnx] extra lists, but onnxruntime for
-    onnxruntime-gpu, and no cupy, which only INT4 uses: both need CUDA libraries to be of any use.
-    torch is of the version and build that is installed here, not a CUDA build of 5 GB.
-
-    Returns:
-        The environment's Python.
-    """
-    python = folder / "bin" / "python"
-    if not python.is_file():
-        with progress.status(f"Making {folder}"):
-            venv.create(folder, with_pip=True)
-    with progress.status("Installing modelopt.onnx (1.4 GB)"):
-        subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", *_requirements()],
-            check=True,
-            env=_without_python_path(),
-        )
-    return python
-
-
-def _requirements() -> list[str]:
-    wanted = [f"{name}=={version(name)}" for name in (_MODELOPT, "torch")]
-    for line in requires(_MODELOPT) or ():
-        requirement = Requirement(line)
-        marker = requirement.marker
-        in_extra = marker and marker.evaluate({"extra": "onnx"}) and not marker.evaluate()
-        if in_extra and not requirement.name.startswith("cupy"):
-            wanted.append(f"{requirement.name.removesuffix('-gpu')}{requirement.specifier}")
-    return wanted
-
-
 def measure(
     folder: Path, options: argparse.Namespace, python: Path | None, progress: Progress
 ) -> list[Run]:
@@ -212,13 +172,6 @@ def measure(
             with progress.status(f"{_THEIRS}, {count} samples, {batch} at a time"):
                 runs.append(run_theirs(folder, count, batch, python))
     return runs
-
-
-def in_fresh_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a new interpreter, which ends with the call."""
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as executor:
-        return executor.submit(function, *arguments).result()
 
 
 def prepare(folder: Path, layers: int, counts: tuple[int, ...], tokens: int) -> None:
@@ -301,7 +254,7 @@ def run_theirs(folder: Path, count: int, batch: int, python: Path) -> Run:
         [python, script, onnx, samples, str(batch), output, result],
         capture_output=True,
         text=True,
-        env=_without_python_path(),
+        env=without_python_path(),
     )
     seconds = time.monotonic() - started
     if done.returncode != 0:
@@ -392,11 +345,6 @@ def _tables(found: dict[str, Any], runs: list[Run]) -> Iterator[Table | str]:
 
 def _samples(folder: Path, count: int) -> Path:
     return folder / f"samples-{count}.npz"
-
-
-def _without_python_path() -> dict[str, str]:
-    """The environment, without what would let one installation see the other's modules."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ CPU the same graph runs node by node in FP32 arithmetic, as onnxruntime has it.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calib_data.cache import cache_folder
 from calib_data.errors import ToolchainError
 from deploy.engine.buckets import (
     cut,
@@ -34,6 +32,12 @@ from deploy.engine.device_tensors import deliver, tensor_refusal
 from deploy.engine.profiles import Profile, Shape
 from deploy.engine.session import Arrays, Backend, Precision, SessionInfo
 from deploy.engine.torch_graph import AS_WRITTEN, FOR_GPU, Lowering, convert
+from deploy.engine.torch_runtime import (
+    COMPILER,
+    compiled,
+    memory_explained,
+    own_cublas_workspace,
+)
 from deploy.environment import cpu_name
 from deploy.errors import BackendError
 from export.onnx_file import read_onnx
@@ -41,7 +45,7 @@ from export.precision import FloatType, cast_floats
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, fx
+    from torch import Tensor
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,12 +58,7 @@ _INT8_CAPABILITY = (8, 0)
 # Where the copy engine (TMA) begins that feeds our Triton kernels.
 _TRITON_CAPABILITY = (9, 0)
 
-# torch compiles one thing at a time, and refuses to start what it compiled while another thread
-# compiles. Replaying a CUDA graph is free of that.
-_COMPILER = threading.Lock()
 _REBUILD = "build it again with `deploy build`"
-
-_KERNEL_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
 
 @dataclass
@@ -124,7 +123,7 @@ class TorchSession:
         self.profiles = profiles
         model = read_onnx(onnx)
         lowering = lowering or (gpu_lowering(precision, self._device) if self._gpu else AS_WRITTEN)
-        with _memory_explained(), _refusal_explained(onnx):
+        with memory_explained(), _refusal_explained(onnx):
             if not self._gpu and precision is not Precision.FP32:
                 # As onnxruntime has it: the CPU has no 16-bit arithmetic to speak of.
                 cast_floats(model, FloatType.FP32)
@@ -179,7 +178,7 @@ class TorchSession:
 
         if not self._gpu:
             return
-        with self._lock, _memory_explained():
+        with self._lock, memory_explained():
             self._check_open()
             held = torch.cuda.memory_reserved(self._device)
             for profile in reversed(self.profiles):
@@ -198,7 +197,7 @@ class TorchSession:
         shape = input_shape(inputs, self.input_names)
         padded = self._padded(shape)
         masked = self._masks(shape, padded, inputs["attention_mask"])
-        with self._lock, torch.inference_mode(), _memory_explained():
+        with self._lock, torch.inference_mode(), memory_explained():
             self._check_open()
             lane = self._lane(padded)
             for target, name in zip(lane.host.numpy(), self.input_names, strict=True):
@@ -228,7 +227,7 @@ class TorchSession:
         shape = input_shape(inputs, self.input_names, tensor_refusal(self._device))
         padded = self._padded(shape)
         current = torch.cuda.current_stream(self._device)
-        with self._lock, torch.inference_mode(), _memory_explained():
+        with self._lock, torch.inference_mode(), memory_explained():
             self._check_open()
             lane = self._lane(padded)
             self._stream.wait_stream(current)
@@ -294,13 +293,13 @@ class TorchSession:
 
         key = (lane.shape.sequence, masked)
         if key not in self._calls:
-            self._calls[key] = _compiled(self._graph.module if masked else self._graph.unmasked)
+            self._calls[key] = compiled(self._graph.module if masked else self._graph.unmasked)
         inputs = lane.device.unbind()
         if lane.shape.batch > 1:  # a batch of 1 is compiled for itself
             for each in inputs:
                 torch._dynamo.mark_dynamic(each, 0)
         try:
-            with _COMPILER:
+            with COMPILER:
                 return self._calls[key](*inputs)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise BackendError(
@@ -333,7 +332,7 @@ class TorchSession:
                 self._stream.synchronize()
                 graph = torch.cuda.CUDAGraph()
                 with (
-                    _own_cublas_workspace(),
+                    own_cublas_workspace(),
                     torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
                 ):
                     outputs = self._call(lane, masked)
@@ -373,17 +372,6 @@ def gpu_lowering(precision: Precision, device: str = "cuda:0") -> Lowering:
     return replace(FOR_GPU, eight_bit_linears=executes, fused_quantization=executes and fuses)
 
 
-def _compiled(module: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
-    """Let torch fuse what lies between the GEMMs; kernels are kept in the user's cache folder."""
-    import torch
-    from torch import fx
-
-    for variable, name in _KERNEL_CACHES.items():
-        os.environ.setdefault(variable, str(cache_folder() / name))
-    # A copy, on the same weights: torch keeps what it compiles by code, and limits how much.
-    return torch.compile(fx.GraphModule(module, module.graph))
-
-
 @contextmanager
 def _refusal_explained(onnx: Path) -> Iterator[None]:
     """Turn whatever a graph trips over that `export` did not write into a refusal of the file."""
@@ -399,34 +387,4 @@ def _refusal_explained(onnx: Path) -> Iterator[None]:
         raise BackendError(
             f"torch cannot take '{onnx}': {type(error).__name__}{reason and ': '}{reason}",
             _REBUILD,
-        ) from error
-
-
-@contextmanager
-def _own_cublas_workspace() -> Iterator[None]:
-    """Let what is captured take cuBLAS's workspace from the graph's memory.
-
-    A graph keeps the workspace's address. torch keeps one workspace per stream and drops it when
-    anybody in the process compiles with CUDA graphs or drops a graph: the next replay would write
-    to memory of others (pytorch issues 192061, 193402).
-    """
-    import torch
-
-    torch._C._cuda_clearCublasWorkspaces()
-    try:
-        yield
-    finally:
-        torch._C._cuda_clearCublasWorkspaces()
-
-
-@contextmanager
-def _memory_explained() -> Iterator[None]:
-    import torch
-
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise BackendError(
-            f"the GPU has too little memory: {str(error).splitlines()[0]}",
-            "use a smaller --max-batch or fewer --buckets, or free the GPU",
         ) from error

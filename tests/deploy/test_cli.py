@@ -2,23 +2,19 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
 from checkpoints import save_random_checkpoint
 
 from deploy.artifacts import BuildFolder, file_hashes, hold_folder, read_json
-from deploy.cli.output import LogLevel, error_console, only_results_on_stdout, set_up_logging
 
-HEAVY = ("torch", "transformers", "modelopt", "onnxruntime", "datasets", "sklearn", "tensorrt")
 QUICK = ("--engine", "none", "--calib-samples", "4", "--buckets", "128")
 
 
@@ -295,30 +291,6 @@ def test_doctor_prints_one_object(run_cli):
     assert json.loads(ran.out)["packages"]["torch"]
 
 
-def test_help_and_usage_errors_load_nothing_heavy():
-    program = f"""
-import contextlib, io, json, sys
-from deploy.cli.main import main
-loaded = {{}}
-for line in ("--version", "--help", "build --help", "frob", "build --frob", "build --precision fp9",
-             "build --model m --task t --out o", "build --model m --task sst2 --out o --limit 0"):
-    sys.argv = ["deploy", *line.split()]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        try:
-            main()
-        except SystemExit:
-            pass
-    loaded[line] = [name for name in {HEAVY!r} if name in sys.modules]
-print(json.dumps(loaded))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
-    )
-    loaded = json.loads(done.stdout)
-    assert len(loaded) == 8
-    assert {line: names for line, names in loaded.items() if names} == {}
-
-
 @pytest.mark.parametrize(
     ("failure", "said"),
     [
@@ -409,33 +381,3 @@ def test_ctrl_c_says_where_a_build_goes_on(checkpoint, data_dir, tmp_path, run_c
     assert again.code == 0
     assert "export: unchanged, taken over" in again.err
     assert "calibrate: unchanged, taken over" in again.err
-
-
-def test_what_libraries_print_does_not_reach_standard_output(capfd):
-    with only_results_on_stdout():
-        print("from Python")
-        os.write(1, b"from native code\n")
-        subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
-    print("result")
-    captured = capfd.readouterr()
-    assert captured.out == "result\n"
-    for line in ("from Python", "from native code", "from a child"):
-        assert line in captured.err
-
-
-def test_standard_output_is_given_back_after_an_error(capfd):
-    with pytest.raises(RuntimeError), only_results_on_stdout():
-        raise RuntimeError
-    os.write(1, b"result\n")
-    assert capfd.readouterr().out == "result\n"
-
-
-@pytest.mark.parametrize("level", [LogLevel.WARNING, LogLevel.ERROR])
-def test_libraries_are_quiet_and_this_project_is_not(level, run_cli, capfd):
-    set_up_logging(level, error_console())
-    logging.getLogger("some_library").warning("noise")
-    warnings.warn("noise", stacklevel=1)
-    logging.getLogger("deploy.pipeline").warning("100 %% [bold] of %s", "it")
-    captured = capfd.readouterr()
-    assert captured.out == ""
-    assert captured.err == ("warning: 100 % [bold] of it\n" if level is LogLevel.WARNING else "")
