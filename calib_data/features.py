@@ -90,7 +90,9 @@ def tokenize(
             with _explained():
                 encoding = _encode_questions(task, tokenizer, questions, max_length)
             owner = np.array(encoding["overflow_to_sample_mapping"], dtype=np.int64)
-            offsets += _context_offsets(encoding)
+            spans = _context_offsets(encoding)
+            _check_ends(tokenizer, questions, owner, spans)
+            offsets += spans
         else:
             texts = cast("tuple[TextExample, ...]", chunk)
             with _explained():
@@ -204,3 +206,27 @@ def _context_offsets(encoding: BatchEncoding) -> list[NDArray[np.int32]]:
         offsets[~in_context] = -1
         rows.append(offsets)
     return rows
+
+
+def _check_ends(
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[QuestionExample],
+    owner: NDArray[np.int64],
+    offsets: Sequence[NDArray[np.int32]],
+) -> None:
+    """Refuse windows that end before their context does: an answer there could never be found.
+
+    tokenizers 0.23.1 and 0.23.2 stop reading a text once a window is full
+    (https://github.com/huggingface/tokenizers/issues/2091).
+    """
+    ends = np.zeros(len(examples), dtype=np.int64)
+    np.maximum.at(ends, owner, [int(span[:, 1].max(initial=0)) for span in offsets])
+    for example, end in zip(examples, ends, strict=True):
+        rest = example.context[end:].strip()
+        # What the tokenizer drops anywhere, such as control characters, is not missed here.
+        if rest and tokenizer(rest, add_special_tokens=False)["input_ids"]:
+            raise TokenizationError(
+                f"the tokenizer leaves out the last {len(rest)} characters of the context of "
+                f"question '{example.id}', as tokenizers 0.23.1 and 0.23.2 do",
+                "pip install 'tokenizers>=0.23.3'",
+            )

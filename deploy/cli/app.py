@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
+from calib_data.errors import UsageError
 from deploy.cli import (
     bench,
     build,
@@ -61,3 +64,26 @@ app.command("compare")(compare.command)
 app.command("verify")(verify.command)
 app.command("triton")(triton.command)
 app.command("doctor")(doctor.command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line.
+
+    Returns:
+        The exit code; 130 after Ctrl-C.
+
+    Raises:
+        UsageError: It is not one: no such command or option, or not a value of that option.
+        ToolchainError: The command failed.
+    """
+    try:
+        code: int | None = app(list(arguments), prog_name="deploy", standalone_mode=False)
+    except TyperException as error:
+        if len(arguments) == 0:
+            return error.exit_code  # typer has printed the help by now
+        # typer's own panel takes rich's Markdown and Pygments, a tenth of a second.
+        message = error.format_message().rstrip(".")
+        context: typer.Context | None = getattr(error, "ctx", None)
+        command = context.command_path if context else "deploy"
+        raise UsageError(f"{message[:1].lower()}{message[1:]}", f"`{command} --help`") from error
+    return code or 0

@@ -23,23 +23,21 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         # Imported here, so that an interrupt during the import ends like any other.
-        from deploy.cli.app import app
+        from deploy.cli.app import run
 
-        app(prog_name="deploy")  # also when run as `python -m deploy.cli.main`
+        exit_code = run(sys.argv[1:])
     except ToolchainError as error:
         _fail(error.message, error.remedy, error.exit_code)
     except KeyboardInterrupt:
         _exit_interrupted()
-    except SystemExit as request:
-        # typer turns an interrupt into this exit code, and says nothing.
-        if request.code == _INTERRUPTED:
-            _exit_interrupted()
-        raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
             _fail(str(error), "free disk space, or give --out a folder on another disk", 1)
         logging.getLogger("deploy.cli").debug("unexpected", exc_info=error)
         _fail(f"unexpected {type(error).__name__}: {error}", _report(error), 1)
+    if exit_code == _INTERRUPTED:  # what typer makes of an interrupt, without a word
+        _exit_interrupted()
+    sys.exit(exit_code)
 
 
 def _report(error: Exception) -> str:

@@ -114,6 +114,28 @@ def test_question_without_room_for_its_context_is_named(length):
         tokenize(SQUAD, make_tokenizer(), (example,), max_length=20)
 
 
+@pytest.mark.parametrize("room", [17, 60])
+def test_a_tokenizer_that_leaves_out_a_context_s_end_is_refused(room):
+    """As tokenizers 0.23.1 and 0.23.2 do, with and without a second window."""
+    complete = make_tokenizer()
+
+    class StopsEarly(PreTrainedTokenizerFast):
+        def __call__(self, text, text_pair=None, **options):
+            pair = text_pair and [each[: -len(" w38 w39")] for each in text_pair]
+            return complete(text, pair, **options)
+
+    tokenizer = StopsEarly(tokenizer_object=complete.backend_tokenizer)
+    example = QuestionExample("q7", "who", numbered(40), ("w1",), (3,))
+    with pytest.raises(TokenizationError, match="last 7 characters of the context of .*'q7'"):
+        tokenize(SQUAD, tokenizer, (example,), room)
+
+
+def test_what_the_tokenizer_never_keeps_may_end_a_context():
+    example = QuestionExample("q7", "who", numbered(40) + " \u200b\x00 ", ("w1",), (3,))
+    features = tokenize(SQUAD, make_tokenizer(), (example,), max_length=20)
+    assert words(features.input_ids)[-1][-2] == "w39"
+
+
 def test_longest_question_that_fits_still_advances():
     example = QuestionExample("q7", "who " * 10, numbered(40), ("w1",), (3,))
     features = tokenize(SQUAD, make_tokenizer(), (example,), max_length=20)

@@ -272,7 +272,10 @@ def test_command_line_wins_over_file(run_cli, tmp_path):
 def test_what_typer_refuses_is_exit_2(arguments, run_cli):
     ran = run_cli(*arguments)
     assert (ran.code, ran.out) == (2, "")
-    assert "Usage: deploy" in ran.err
+    wrong, remedy = ran.err.splitlines()
+    assert wrong.startswith("error: ")
+    assert remedy.startswith("try: `deploy ")
+    assert remedy.endswith("--help`")
 
 
 @pytest.mark.parametrize("content", [None, "x{", "{}"])
@@ -299,7 +302,7 @@ def test_doctor_prints_one_object(run_cli):
     ],
 )
 def test_an_unforeseen_failure_is_exit_1_without_a_traceback(failure, said, run_cli, monkeypatch):
-    def fail(**_):
+    def fail(*_, **__):
         raise failure
 
     monkeypatch.setattr("deploy.cli.app.app", fail)
