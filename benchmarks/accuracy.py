@@ -29,7 +29,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accuracy_cells import Bench, Cell, Job, make_cell, prepare, run_all, run_job
+from accuracy_cells import (
+    Bench,
+    Cell,
+    Job,
+    inputs_of,
+    make_cell,
+    prepare,
+    recipes_named,
+    run_all,
+    run_job,
+)
 from accuracy_gpu import GpuBench, cell_kinds
 from accuracy_tables import print_summary, render_markdown, summarize
 
@@ -45,11 +55,10 @@ from deploy.cli.output import (
     result_console,
     set_up_logging,
 )
-from deploy.config import config_from_dict
 from deploy.engine.session import Backend, Precision
 from deploy.environment import describe_environment, installed_versions
-from deploy.inputs import BuildInputs, load_inputs
-from export.recipe import PRESETS, QuantRecipe, recipe_to_dict
+from deploy.inputs import BuildInputs
+from export.recipe import PRESETS, recipe_to_dict
 
 
 class Store:
@@ -106,7 +115,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument(
         "--recipes",
-        type=_recipes,
+        type=recipes_named,
         default=tuple(PRESETS.values()),
         help=f"any of {','.join(PRESETS)}; default: all",
     )
@@ -144,15 +153,6 @@ def fill(options: argparse.Namespace, progress: Progress) -> tuple[list[Cell], l
     return cells, failures
 
 
-def _recipes(text: str) -> tuple[QuantRecipe, ...]:
-    names = text.split(",")
-    if unknown := sorted(set(names) - PRESETS.keys()):
-        raise argparse.ArgumentTypeError(
-            f"no recipe '{unknown[0]}'; there are {', '.join(PRESETS)}"
-        )
-    return tuple(PRESETS[name] for name in names)
-
-
 def _seeds(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(seed) for seed in text.split(",")))
 
@@ -173,10 +173,7 @@ def measure(
     """
     source, _, task = checkpoint.rpartition(":")
     name = Path(source).name
-    config = {"model": source, "task": task, "data_dir": options.data_dir, "limit": options.limit}
-    # `out` has to be named, but nothing is built there.
-    plain = {**config, "out": ".", "engine": "none", "precision": "fp8,int8,fp16"}
-    inputs = load_inputs(config_from_dict(plain), progress)
+    inputs = inputs_of(checkpoint, options.data_dir, options.limit, progress)
     jobs = list(_jobs(options))
     identities = _identities(inputs, jobs, options.calib_samples)
     on_gpu = options.backend == Backend.TORCH.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -17,13 +18,14 @@ from calib_data.progress import Progress, SilentProgress
 from calib_data.sampler import CalibrationSet, fingerprint, sample_examples
 from deploy.artifacts import write_text
 from deploy.cli.output import LogLevel, error_console, set_up_logging
+from deploy.config import config_from_dict
 from deploy.engine.ort import OrtSession
 from deploy.engine.profiles import Profile, bucket_profiles
 from deploy.engine.session import Precision
 from deploy.evaluation.compare import compare
 from deploy.evaluation.harness import EvaluationSet, Run, evaluate
 from deploy.evaluation.predictions import Predictions
-from deploy.inputs import BuildInputs
+from deploy.inputs import BuildInputs, load_inputs
 from deploy.stages.quantize import write_precision
 from export.calibrate import calibrate
 from export.calibration_table import read_table, table_to_json
@@ -31,7 +33,7 @@ from export.checkpoint import load_weights
 from export.onnx_export import export_onnx
 from export.onnx_file import read_onnx, write_onnx
 from export.precision import FloatType, cast_floats
-from export.recipe import QuantRecipe
+from export.recipe import PRESETS, QuantRecipe
 
 _MAX_BATCH = 32
 
@@ -84,6 +86,27 @@ class Bench:
     def table(self, seed: int) -> Path:
         """The calibration of a seed."""
         return self.folder / f"calibration.{seed}.json"
+
+
+def recipes_named(text: str) -> tuple[QuantRecipe, ...]:
+    """Presets by their names, comma-separated, for argparse."""
+    names = text.split(",")
+    if unknown := sorted(set(names) - PRESETS.keys()):
+        raise argparse.ArgumentTypeError(
+            f"no recipe '{unknown[0]}'; there are {', '.join(PRESETS)}"
+        )
+    return tuple(PRESETS[name] for name in names)
+
+
+def inputs_of(
+    checkpoint: str, data_dir: Path | None, limit: int | None, progress: Progress
+) -> BuildInputs:
+    """What a build of PATH:TASK would read."""
+    source, _, task = checkpoint.rpartition(":")
+    config = {"model": source, "task": task, "data_dir": data_dir, "limit": limit}
+    # `out` has to be named, but nothing is built there.
+    plain = {**config, "out": ".", "engine": "none", "precision": "fp8,int8,fp16"}
+    return load_inputs(config_from_dict(plain), progress)
 
 
 def prepare(

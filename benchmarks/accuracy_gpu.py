@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from accuracy_cells import Bench, Cell, Job, make_cell, make_model
+from accuracy_outcomes import Outcome, distance, execute
 
 from calib_data.progress import Progress
 from deploy.engine.ort import OrtSession
@@ -20,10 +21,6 @@ from deploy.engine.session import Backend, Precision
 from deploy.engine.torch_session import TorchSession, gpu_lowering
 from deploy.environment import gpu_targets
 from deploy.errors import BackendError
-from deploy.evaluation.compare import compare
-from deploy.evaluation.deviation import flat_outputs
-from deploy.evaluation.harness import RowOutputs, Run, judge, run_rows
-from export.verify import relative_error
 
 # How a quantized graph is run on the GPU: as it is, and as `TorchSession` runs it without Triton.
 _AS_IT_IS, _SOFTMAX_IN_16_BITS = "", "softmax in 16 bits"
@@ -36,14 +33,6 @@ def cell_kinds(job: Job) -> list[Cell]:
         variants = (_AS_IT_IS, _SOFTMAX_IN_16_BITS) if job.recipe else (_AS_IT_IS,)
         kinds += [{"backend": Backend.TORCH.value, "variant": each} for each in variants]
     return kinds
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a session gave, and what it comes to."""
-
-    run: Run
-    outputs: RowOutputs
 
 
 class GpuBench:
@@ -75,14 +64,14 @@ class GpuBench:
             session = self._open(job, path, variant)
             warmup = time.monotonic() - started
             with session:
-                found = self._run(session, job)
+                found = execute(session, job, self._bench, self._progress)
             cell = make_cell(self._bench, job, found.run)
             yield {
                 **cell,
                 "variant": variant,
                 "warmup_seconds": round(warmup, 3),
                 "simulated_parts": list(found.run.info.simulated_parts),
-                "against_simulation": self._distance(found, simulated),
+                "against_simulation": distance(self._bench.data, found, simulated, self._fp32),
             }
 
     def _open(self, job: Job, path: Path, variant: str) -> TorchSession:
@@ -99,30 +88,4 @@ class GpuBench:
 
     def _run_simulated(self, bench: Bench, job: Job, path: Path) -> Outcome:
         session = OrtSession(path, job.precision, bench.profiles, bench.data.pad_token_id)
-        return _outcome(session, job, bench, self._progress)
-
-    def _run(self, session: TorchSession, job: Job) -> Outcome:
-        return _outcome(session, job, self._bench, self._progress)
-
-    def _distance(self, found: Outcome, simulated: Outcome) -> Cell:
-        data = self._bench.data
-        here, there, fp32 = (
-            flat_outputs(each.outputs.values) for each in (found, simulated, self._fp32)
-        )
-        comparison = compare(
-            data.task, data.examples, simulated.run.predictions, found.run.predictions
-        )
-        return {
-            **asdict(comparison),
-            "logits_error": relative_error(here, there),
-            "quantization_effect": relative_error(there, fp32),
-        }
-
-
-def _outcome(
-    session: OrtSession | TorchSession, job: Job, bench: Bench, progress: Progress
-) -> Outcome:
-    description = f"Evaluating {job.name} on {session.info.backend.value}"
-    outputs = run_rows(session, bench.data, progress, description)
-    recipe = job.recipe.name if job.recipe else None
-    return Outcome(judge(session.info, job.precision, recipe, bench.data, outputs), outputs)
+        return execute(session, job, bench, self._progress)

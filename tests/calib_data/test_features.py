@@ -126,7 +126,7 @@ def test_a_tokenizer_that_leaves_out_a_context_s_end_is_refused(room):
 
     tokenizer = StopsEarly(tokenizer_object=complete.backend_tokenizer)
     example = QuestionExample("q7", "who", numbered(40), ("w1",), (3,))
-    with pytest.raises(TokenizationError, match="last 7 characters of the context of .*'q7'"):
+    with pytest.raises(TokenizationError, match=r"last 7 characters of the context of .*'q7'"):
         tokenize(SQUAD, tokenizer, (example,), room)
 
 
