@@ -10,10 +10,10 @@ from typing import Any
 from deploy.artifacts import (
     BuildFolder,
     check_not_held,
+    is_listed,
     own_files,
     read_json,
     read_manifest,
-    sha256,
 )
 from deploy.engine.plan import plan_info_from_dict
 from deploy.errors import BuildFolderError
@@ -157,10 +157,12 @@ def _difference(folder: BuildFolder, name: str, entry: Mapping[str, Any]) -> str
         path = inside(folder.path, name)
         if not path.is_file():
             return "is missing"
+        if is_listed(path, entry):
+            return None
         size = path.stat().st_size
         if size != entry["bytes"]:
             return f"has {size} bytes, not {entry['bytes']}"
-        return None if sha256(path) == entry["sha256"] else "has changed: its sha256 differs"
+        return "has changed: its sha256 differs"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
 

@@ -13,14 +13,18 @@ from deploy.artifacts.manifest import (
     check_finished,
     check_listed,
     forget_files,
+    is_listed,
     read_manifest,
+    settle,
     update_manifest,
     write_manifest,
 )
 from deploy.artifacts.reading import read_json
+from deploy.artifacts.replacing import replace_files
 from deploy.artifacts.results import SCHEMA_VERSION, check_built, read_results
 from deploy.artifacts.writing import (
     check_writable,
+    json_text,
     make_folder,
     write_bytes,
     write_json,
@@ -42,12 +46,16 @@ __all__ = [
     "forget_files",
     "hash_files",
     "hold_folder",
+    "is_listed",
+    "json_text",
     "make_folder",
     "own_files",
     "read_holder",
     "read_json",
     "read_manifest",
     "read_results",
+    "replace_files",
+    "settle",
     "sha256",
     "temporary_files",
     "update_manifest",

@@ -4,7 +4,7 @@ schema_version, config, model_fingerprint, data_fingerprint, calibration_fingerp
 wanted            names of all stages, in their order
 unfinished        the stage in progress; null once the build is complete
 stages.<name>     {key, seconds, peak_memory_bytes, reused, files, result}; see deploy.stages
-files.<path>      {bytes, sha256}
+files.<path>      {bytes, sha256}, and `next`, the same of what it is about to become
 manifest_sha256   over the rest, as `canonical` writes it
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from deploy.paths import inside
 from deploy.structure import count, flag, mapping, optional, quantity, record, sequence, text
 
 MANIFEST_VERSION = 2
+
+NEXT = "next"
 
 _CHECKSUM = "manifest_sha256"
 
@@ -44,6 +47,8 @@ _stage = record(
     }
 )
 
+_entry = {"bytes": count, "sha256": text}
+
 _manifest = record(
     {
         "config": record({"model": text, "task": text, "precision": sequence(text)}),
@@ -53,7 +58,7 @@ _manifest = record(
         "wanted": sequence(text, least=1),
         "unfinished": optional(text),
         "stages": mapping(_stage),
-        "files": mapping(record({"bytes": count, "sha256": text})),
+        "files": mapping(record(_entry, {NEXT: record(_entry)})),
     }
 )
 
@@ -125,11 +130,43 @@ def check_listed(folder: BuildFolder, manifest: Mapping[str, Any], path: Path) -
     Raises:
         BuildFolderError: It is missing, has changed, or is not listed.
     """
-    listed = manifest["files"].get(folder.name(path), {})
-    if not path.is_file() or sha256(path) != listed.get("sha256"):
+    listed = manifest["files"].get(folder.name(path))
+    if listed is None or not path.is_file() or not is_listed(path, listed):
         raise BuildFolderError(
             f"'{path}' is not the file that the manifest lists", "build it again"
         )
+
+
+def is_listed(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether a file is what its entry says, or what it says that it is about to become.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    known = (entry, entry[NEXT]) if NEXT in entry else (entry,)
+    size = path.stat().st_size
+    if all(size != each["bytes"] for each in known):
+        return False
+    return sha256(path) in [each["sha256"] for each in known]
+
+
+def settle(folder: BuildFolder, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest that says what each file is, after a process that replaced files was stopped."""
+    files = {}
+    for name, entry in manifest["files"].items():
+        now = {key: value for key, value in entry.items() if key != NEXT}
+        with suppress(OSError):  # what is missing or cannot be read is for others to tell
+            if NEXT in entry and is_listed(folder.path / name, entry[NEXT]):
+                now = dict(entry[NEXT])
+        files[name] = now
+    return {**manifest, "files": files}
+
+
+def list_files(manifest: dict[str, Any], entries: Mapping[str, Any], stage: str) -> None:
+    """Let a manifest vouch for files: those that no stage has become that stage's."""
+    files, record = manifest["files"], manifest["stages"][stage]
+    record["files"] = sorted({*record["files"], *(entries.keys() - files.keys())})
+    files.update(entries)
 
 
 def update_manifest(folder: BuildFolder, written: Iterable[Path], stage: str = "report") -> None:
@@ -143,11 +180,8 @@ def update_manifest(folder: BuildFolder, written: Iterable[Path], stage: str = "
     Raises:
         BuildFolderError: The manifest is missing or damaged, or cannot be written.
     """
-    manifest = read_manifest(folder)
-    files, stages = manifest["files"], manifest["stages"]
-    entries = hash_files(folder, written)
-    stages[stage]["files"] = sorted({*stages[stage]["files"], *(entries.keys() - files.keys())})
-    files.update(entries)
+    manifest = settle(folder, read_manifest(folder))
+    list_files(manifest, hash_files(folder, written), stage)
     write_manifest(folder, manifest)
 
 

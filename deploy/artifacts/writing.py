@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -40,39 +41,76 @@ def not_writable(path: Path, error: OSError) -> BuildFolderError:
     )
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+@contextmanager
+def written_beside(path: Path, content: bytes) -> Iterator[Path]:
+    """A file that is written and synced beside another, and gone at the end unless renamed.
 
     Raises:
         BuildFolderError: The disk is full, or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
-        with temporary.open("wb") as file:
+        with _explained(path), temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        yield temporary
+    finally:
+        # An interrupt must not leave it either.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename what `written_beside` wrote; it is still there after a power cut.
+
+    Raises:
+        BuildFolderError: The folder cannot be written.
+    """
+    with _explained(path):
         temporary.replace(path)
         sync(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        BuildFolderError: The disk is full, or the folder cannot be written.
+    """
+    with written_beside(path, content) as temporary:
+        put_in_place(temporary, path)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BuildFolderError(
             f"cannot write '{path}': {error.strerror}",
             "free disk space, or give --out another folder",
         ) from error
-    finally:
-        # Gone if it was renamed; an interrupt must not leave it either.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+def text_bytes(content: str) -> bytes:
+    """Text as our files have it: UTF-8 without secrets."""
+    return redact(content).encode("utf-8")
+
+
+def json_text(content: Any) -> str:
+    """Plain data as our JSON files have it."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 text without secrets, whole or not at all; see `write_bytes`."""
-    write_bytes(path, redact(content).encode("utf-8"))
+    write_bytes(path, text_bytes(content))
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all; see `write_bytes`."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(content))
 
 
 def check_writable(path: Path) -> None:

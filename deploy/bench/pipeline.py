@@ -12,9 +12,9 @@ from deploy.artifacts import (
     BuildFolder,
     check_finished,
     hold_folder,
+    json_text,
     read_results,
-    update_manifest,
-    write_json,
+    replace_files,
 )
 from deploy.bench.baselines import BaselineModel, baseline_probes
 from deploy.bench.config import BenchConfig, BenchPlan, plan_bench
@@ -27,7 +27,7 @@ from deploy.bench.tokens import token_sets, vocabulary_size
 from deploy.config import DEMO
 from deploy.engine.opening import best_backend, open_session
 from deploy.engine.session import Backend
-from deploy.report.writing import write_reports
+from deploy.report.writing import rendered_reports
 
 # Of token ids and of the order within rounds: two benchmarks feed the same.
 _SEED = 0
@@ -74,8 +74,8 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> tuple[Backen
         results = with_sweep(
             results, backend.value, measurements, crossover(measurements), environment
         )
-        write_json(folder.results, results)
-        update_manifest(folder, (folder.results, *write_reports(folder, results)))
+        reports = rendered_reports(folder, results)
+        replace_files(folder, {folder.results: json_text(results), **reports})
     return backend, results
 
 

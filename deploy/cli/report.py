@@ -16,18 +16,19 @@ def command(
 
     docs/reading-the-report.md explains them.
     """
-    from deploy.artifacts import BuildFolder, hold_folder, read_results, update_manifest
+    from deploy.artifacts import BuildFolder, hold_folder, read_results, replace_files
     from deploy.cli.bench_tables import print_benchmark
     from deploy.cli.output import print_json, result_console
     from deploy.cli.tables import print_results
-    from deploy.report.writing import write_reports
+    from deploy.report.writing import rendered_reports, write_reports
 
     folder = BuildFolder(Path(out))
     results = read_results(folder)
     with hold_folder(folder.path):
-        written = write_reports(folder, results)
         if folder.manifest.is_file():
-            update_manifest(folder, written)
+            replace_files(folder, rendered_reports(folder, results))
+        else:
+            write_reports(folder, results)
     if as_json:
         print_json(results)
         return

@@ -23,10 +23,11 @@ from deploy.artifacts import (
     check_listed,
     forget_files,
     hold_folder,
+    json_text,
     read_json,
     read_results,
+    replace_files,
     update_manifest,
-    write_json,
 )
 from deploy.config import check_metrics
 from deploy.engine.opening import best_backend
@@ -52,7 +53,7 @@ from deploy.evaluation.stage import (
 )
 from deploy.inputs import first_examples
 from deploy.paths import inside
-from deploy.report.writing import write_reports
+from deploy.report.writing import rendered_reports
 from deploy.results_structure import check_examples
 
 _LOG = logging.getLogger(__name__)
@@ -100,12 +101,10 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
         results["gates"] = judge_gates(results, task, limits)
         known = _known_examples(folder)
         examples = examples_to_dict(known, results, evaluation_to_dict(evaluation, KEPT))
-        write_json(folder.results, results)
-        write_json(folder.examples, examples)
-        reports = write_reports(folder, results)
-        journals = journal_paths(folder, evaluation)
-        update_manifest(folder, (folder.examples, *journals), "evaluate")
-        update_manifest(folder, (folder.results, *reports))
+        reports = rendered_reports(folder, results)
+        update_manifest(folder, journal_paths(folder, evaluation), "evaluate")
+        replace_files(folder, {folder.examples: json_text(examples)}, "evaluate")
+        replace_files(folder, {folder.results: json_text(results), **reports})
     return results
 
 

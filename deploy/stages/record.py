@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploy.artifacts import BuildFolder, sha256
+from deploy.artifacts import BuildFolder, is_listed
 
 Files = Mapping[str, Mapping[str, Any]]
 """`bytes` and `sha256` of files, by their paths within the build folder."""
@@ -58,10 +58,6 @@ def record_to_dict(record: StageRecord) -> dict[str, Any]:
 def is_intact(folder: BuildFolder, record: StageRecord) -> bool:
     """Whether every file of a stage is there as it was written."""
     try:
-        return all(
-            (folder.path / name).stat().st_size == entry["bytes"]
-            and sha256(folder.path / name) == entry["sha256"]
-            for name, entry in record.files.items()
-        )
+        return all(is_listed(folder.path / name, entry) for name, entry in record.files.items())
     except OSError:
         return False

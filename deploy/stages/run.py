@@ -24,6 +24,7 @@ from deploy.artifacts import (
     make_folder,
     own_files,
     read_manifest,
+    settle,
     temporary_files,
     write_manifest,
 )
@@ -232,4 +233,4 @@ def _known(folder: BuildFolder) -> tuple[bytes, dict[str, StageRecord]]:
         for name, value in manifest.items()
         if name not in ("schema_version", "manifest_sha256")
     }
-    return canonical(content), records_from_manifest(manifest)
+    return canonical(content), records_from_manifest(settle(folder, manifest))

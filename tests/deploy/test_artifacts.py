@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from faults import Calls
 from holders import holding
 from manifests import manifest_of
 
@@ -18,11 +22,14 @@ from deploy.artifacts import (
     file_hashes,
     forget_files,
     hold_folder,
+    is_listed,
     own_files,
     read_holder,
     read_json,
     read_manifest,
     read_results,
+    replace_files,
+    settle,
     temporary_files,
     update_manifest,
     write_bytes,
@@ -250,6 +257,64 @@ def test_files_that_are_written_again_enter_the_manifest(built):
     )
     update_manifest(built, [built.results])
     assert read_manifest(built) == {**read_manifest(built), **manifest_of(built)}
+
+
+def test_replaced_files_are_whole_and_listed_whenever_that_ends(built):
+    """As a full disk ends it, and as SIGKILL does, which cleans nothing up."""
+    old = {path: path.read_text() for path in (built.results, built.report)}
+    new = {path: f"new {text}" for path, text in old.items()} | {built.examples: "examples"}
+    ended = 0
+    for kill in (False, True):
+        for number in itertools.count():
+            with ended_at_call(built, number, kill=kill) as calls:
+                replace_files(built, new)
+            if len(calls.moments) <= number:
+                break
+            ended += 1
+            files = read_manifest(built)["files"]
+            for path, text in old.items():
+                assert path.read_text() in (text, new[path])
+                assert is_listed(path, files[built.name(path)])
+            replace_files(built, new)
+            assert read_manifest(built)["files"] == file_hashes(built)
+            built.examples.unlink()
+            for path, text in old.items():
+                path.write_text(text)
+            write_manifest(built, manifest_of(built))
+    # Of three files and two manifests, each is opened, written, synced and renamed at least.
+    assert ended >= 2 * 5 * 4
+
+
+def test_a_build_goes_on_from_files_that_were_being_replaced(built):
+    with ended_at_call(built, -1, kill=True, rename="results.json"):
+        replace_files(built, {built.results: "new", built.report: "new"})
+    manifest = read_manifest(built)
+    assert "next" in manifest["files"]["results.json"]
+    entry = settle(built, manifest)["files"]["results.json"]
+    assert entry == {"bytes": 3, "sha256": hashlib.sha256(b"new").hexdigest()}
+    assert "next" not in settle(built, manifest)["files"]["report.md"]
+
+
+@contextmanager
+def ended_at_call(folder, number, *, kill, rename=None) -> Iterator[Calls]:
+    """End whatever writes into a folder at a call, or after a file has been renamed into place."""
+    seen = []
+
+    def at(count, moment):
+        after = seen[-1:] == [rename]
+        seen.append(moment.file if moment.kind == "rename" else None)
+        if count == number or (rename and after):
+            raise Killed if kill else OSError(errno.ENOSPC, "disk full")
+        if number >= 0 and count > number and kill:
+            raise Killed  # a dead process makes no call
+
+    calls = Calls(folder.path, at)
+    with suppress(Killed, BuildFolderError), calls.watched():
+        yield calls
+
+
+class Killed(BaseException):
+    """SIGKILL, for all that the process can still do about it."""
 
 
 def test_an_unfinished_build_is_named_as_such(built):

@@ -167,27 +167,30 @@ def test_gates_are_judged_recorded_and_named(folder, run_cli):
 
 
 _ATTEMPTS = """
-import os, random, signal, sys, time
+import os, signal, sys, time
 import onnxruntime, sklearn.metrics, transformers
 from transformers import AutoTokenizer
 from deploy.evaluation.config import evaluate_config_from_dict
 from deploy.evaluation.pipeline import evaluate_folder
 
-out, kills = sys.argv[1], 10
-generator = random.Random(0)
-while kills:
+out, kills, complete = sys.argv[1], 10, int(sys.argv[2])
+journals = os.path.join(out, "evaluation")
+
+def size():
+    return sum(e.stat().st_size for e in os.scandir(journals)) if os.path.isdir(journals) else 0
+
+before = size()
+for number in range(1, kills + 1):
     child = os.fork()
     if not child:
         evaluate_folder(evaluate_config_from_dict({"out": out, "precision": "fp8"}))
         os._exit(0)
-    time.sleep(generator.uniform(0.1, 1.0))
+    while size() < before + number * (complete - before) // (kills + 1):
+        time.sleep(0.001)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        kills -= 1
-        journals = os.path.join(out, "evaluation")
-        sizes = [e.stat().st_size for e in os.scandir(journals)] if os.path.isdir(journals) else []
-        print(sum(sizes), flush=True)
+    assert os.WIFSIGNALED(status)
+    print(size(), flush=True)
 """
 
 
@@ -198,9 +201,12 @@ def test_killed_ten_times_it_ends_as_if_never_disturbed(built, tmp_path, run_cli
     )
     expected = evaluate_folder(evaluate_config_from_dict({"out": calm.path, "precision": "fp8"}))
     assert expected["changed_examples"]["fp8"]["total"] > 0
-    # A process whose imports are done forks each attempt, so that kills fall into the evaluation.
+    complete = sum(path.stat().st_size for path in calm.journals.iterdir())
+    for name in ("fp32", "fp8"):  # those that are about to be evaluated
+        (disturbed.journals / f"{name}.onnxruntime.journal").unlink()
+    # A process whose imports are done forks each attempt, and kills it when its journal is so long.
     done = subprocess.run(
-        [sys.executable, "-c", _ATTEMPTS, str(disturbed.path)],
+        [sys.executable, "-c", _ATTEMPTS, str(disturbed.path), str(complete)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -208,7 +214,9 @@ def test_killed_ten_times_it_ends_as_if_never_disturbed(built, tmp_path, run_cli
     )
     sizes = list(map(int, done.stdout.split()))
     assert len(sizes) == 10
-    assert len({size for size in sizes if size > 1000}) > 2, "no kill fell between two batches"
+    assert len(set(sizes)) > 2, "no kill fell between two batches"
+    assert sizes == sorted(sizes)
+    assert sizes[-1] < complete
     ran = run_cli("evaluate", disturbed.path, "--precision", "fp8", "--log-level", "info")
     assert ran.code == 0
     assert settled(read_json(disturbed.results)) == settled(expected)
