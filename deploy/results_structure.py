@@ -172,18 +172,23 @@ _recipe = record(
 
 # A bare name stands for a preset.
 _config = record(
-    {"model": text, "task": text, "out": text, "precision": sequence(_precision, least=1)},
     {
+        "model": text,
+        "task": text,
+        "out": text,
+        "precision": sequence(_precision, least=1),
         "data_dir": optional(text),
-        "backend": optional(_backend),
-        "buckets": optional(sequence(some, least=1)),
+        "buckets": sequence(some, least=1),
         "max_batch": some,
+        "limit": optional(some),
+    },
+    {
+        "backend": optional(_backend),
         "recipe": sequence(either(text, _recipe)),
         "max_drop": optional(quantity),
         "min": mapping(number),
         "min_agreement": optional(quantity),
         "require_fusion": flag,
-        "limit": optional(some),
     },
 )
 
@@ -221,7 +226,7 @@ _results = record(
                 }
             )
         ),
-        "onnx": mapping(record({"bytes": count}), key=_precision),
+        "onnx": mapping(record({"bytes": some}), key=_precision),
         "recipes": mapping(_recipe, key=_precision),
         "calibration": optional(_calibration),
         "latency": sequence(_latency),
@@ -278,6 +283,9 @@ def _contradictions(results: Mapping[str, Any]) -> Iterator[str]:
     if "fp32" not in accuracy:
         yield "accuracy has no 'fp32'"
         return
+    for name in ("fp32", *accuracy):
+        if name not in results["onnx"]:
+            yield f"onnx has no '{name}'"
     metrics = list(accuracy["fp32"]["metrics"])
     if not metrics:
         yield "accuracy.fp32.metrics is empty"

@@ -96,9 +96,34 @@ def measured(folder, *rows):
         for precision, sequence, batch, p50 in rows
         for clock in ("host", "device")
     ]
-    results |= {"crossover": [], "bench_environment": {"tensorrt": {}}}
+    results |= {"crossover": crossover_of(rows), "bench_environment": {"tensorrt": {}}}
     write_json(folder.results, results)
     update_manifest(folder, [folder.results])
+
+
+def crossover_of(rows):
+    shapes = {}
+    for precision, sequence, batch, p50 in rows:
+        shapes.setdefault((batch, sequence), {})[precision] = p50
+    return [
+        {
+            "sweep": "tensorrt",
+            "batch": batch,
+            "sequence": sequence,
+            "clock": "device",
+            "entries": [
+                {
+                    "precision": precision,
+                    "backend": "tensorrt",
+                    "p50_ms": p50,
+                    "fastest": p50 == min(times.values()),
+                    "speedups": [],
+                }
+                for precision, p50 in times.items()
+            ],
+        }
+        for (batch, sequence), times in shapes.items()
+    ]
 
 
 def declared(tensors):
