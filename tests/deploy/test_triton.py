@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
+from triton_interfaces import declared, of_onnx, of_plan, of_tensorrt
 from triton_standin import NUMPY, parse_config
 from tritonclient.grpc.model_config_pb2 import DataType, ModelInstanceGroup
 
@@ -126,46 +126,6 @@ def crossover_of(rows):
     ]
 
 
-def declared(tensors):
-    return [(each.name, DataType.Name(each.data_type), list(each.dims)) for each in tensors]
-
-
-# The plan's interface, from two sides: the ONNX file, and the network that TensorRT makes of it.
-
-
-def of_onnx(path):
-    graph = onnx.load(path).graph
-    types = {onnx.TensorProto.INT64: "TYPE_INT64", onnx.TensorProto.FLOAT: "TYPE_FP32"}
-    return [
-        [
-            (
-                value.name,
-                types[value.type.tensor_type.elem_type],
-                [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim[1:]],
-            )
-            for value in values
-        ]
-        for values in (graph.input, graph.output)
-    ]
-
-
-def of_tensorrt(path):
-    import tensorrt_rtx as trt
-
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse_from_file(str(path))
-    types = {trt.int64: "TYPE_INT64", trt.float32: "TYPE_FP32"}
-    inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    outputs = [network.get_output(i) for i in range(network.num_outputs)]
-    return [
-        [(each.name, types[each.dtype], list(each.shape)[1:]) for each in tensors]
-        for tensors in (inputs, outputs)
-    ]
-
-
 @needs_rtx
 def test_a_plan_is_served_under_its_own_names_types_and_shapes(datacenter, tmp_path):
     write(datacenter, tmp_path / "models")
@@ -180,6 +140,13 @@ def test_a_plan_is_served_under_its_own_names_types_and_shapes(datacenter, tmp_p
         plan = model / "1" / "model.plan"
         info = read_json(datacenter.plan_info(precision, "sm89"))
         assert sha256(plan) == info["sha256"]
+        assert of_plan(plan) == [
+            sorted(
+                (name, kind, bucket if dims == [-1] else dims[0])
+                for name, kind, dims in (*found[0], *found[1])
+            )
+            for bucket in BUCKETS
+        ]
         parameters = {name: each.string_value for name, each in config.parameters.items()}
         assert parameters == {
             "model": "demo",
