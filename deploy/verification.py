@@ -11,6 +11,7 @@ from deploy.artifacts import (
     BuildFolder,
     check_not_held,
     is_listed,
+    left_behind,
     own_files,
     read_json,
     read_manifest,
@@ -140,10 +141,13 @@ def _stages(manifest: Mapping[str, Any], damaged: set[str]) -> Iterator[Verified
 
 
 def _damages(folder: BuildFolder, manifest: Mapping[str, Any]) -> Iterator[Damage]:
+    outdated = left_behind(folder, manifest)
     for stage, plain in manifest["stages"].items():
         damaged = False
         for name in plain["files"]:
             reason = _difference(folder, name, manifest["files"][name])
+            if reason is None and name in outdated:
+                reason = "is older than others that were to be replaced with it"
             if reason is not None:
                 damaged = True
                 yield Damage(stage, name, reason)

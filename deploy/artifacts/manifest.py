@@ -162,10 +162,22 @@ def settle(folder: BuildFolder, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**manifest, "files": files}
 
 
+def left_behind(folder: BuildFolder, manifest: Mapping[str, Any]) -> set[str]:
+    """Files that were to be replaced and are still the old ones, while others are new already."""
+    old: set[str] = set()
+    new: set[str] = set()
+    for name, entry in manifest["files"].items():
+        if NEXT in entry:
+            with suppress(OSError):
+                path = folder.path / name
+                (new if is_listed(path, entry[NEXT]) else old).add(name)
+    return old if new else set()
+
+
 def list_files(manifest: dict[str, Any], entries: Mapping[str, Any], stage: str) -> None:
     """Let a manifest vouch for files: those that no stage has become that stage's."""
-    files, record = manifest["files"], manifest["stages"][stage]
-    record["files"] = sorted({*record["files"], *(entries.keys() - files.keys())})
+    files, plain = manifest["files"], manifest["stages"][stage]
+    plain["files"] = sorted({*plain["files"], *(entries.keys() - files.keys())})
     files.update(entries)
 
 
@@ -180,7 +192,7 @@ def update_manifest(folder: BuildFolder, written: Iterable[Path], stage: str = "
     Raises:
         BuildFolderError: The manifest is missing or damaged, or cannot be written.
     """
-    manifest = settle(folder, read_manifest(folder))
+    manifest = read_manifest(folder)
     list_files(manifest, hash_files(folder, written), stage)
     write_manifest(folder, manifest)
 

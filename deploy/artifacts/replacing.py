@@ -2,7 +2,8 @@
 
 The new files are written beside their final names, the manifest says what each is about to become,
 then they are renamed. Whatever ends this in between, each file is the old or the new one, and the
-manifest knows both. A full disk ends it before anything has changed.
+manifest knows both; `left_behind` tells which are old beside new ones. A disk that is full ends it
+before any is renamed.
 """
 
 from __future__ import annotations

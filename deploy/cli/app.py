@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
 from typing import Annotated
 
 import typer
@@ -66,8 +66,8 @@ app.command("triton")(triton.command)
 app.command("doctor")(doctor.command)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run a command line.
+def run() -> int:
+    """Run this process' command line.
 
     Returns:
         The exit code; 130 after Ctrl-C.
@@ -77,13 +77,16 @@ def run(arguments: Sequence[str]) -> int:
         ToolchainError: The command failed.
     """
     try:
-        code: int | None = app(list(arguments), prog_name="deploy", standalone_mode=False)
+        code: int | None = app(prog_name="deploy", standalone_mode=False)
+    except typer.Abort as error:  # what typer makes of a file that ends too early
+        raise error.__cause__ or error from None
     except TyperException as error:
-        if len(arguments) == 0:
+        arguments = sys.argv[1:]
+        if not arguments:
             return error.exit_code  # typer has printed the help by now
         # typer's own panel takes rich's Markdown and Pygments, a tenth of a second.
         message = error.format_message().rstrip(".")
-        context: typer.Context | None = getattr(error, "ctx", None)
-        command = context.command_path if context else "deploy"
+        known = {command.name for command in app.registered_commands}
+        command = " ".join(["deploy", *(name for name in arguments[:1] if name in known)])
         raise UsageError(f"{message[:1].lower()}{message[1:]}", f"`{command} --help`") from error
     return code or 0

@@ -25,7 +25,7 @@ def main() -> None:
         # Imported here, so that an interrupt during the import ends like any other.
         from deploy.cli.app import run
 
-        exit_code = run(sys.argv[1:])
+        exit_code = run()
     except ToolchainError as error:
         _fail(error.message, error.remedy, error.exit_code)
     except KeyboardInterrupt:

@@ -103,8 +103,8 @@ def evaluate_folder(config: EvaluateConfig, progress: Progress | None = None) ->
         examples = examples_to_dict(known, results, evaluation_to_dict(evaluation, KEPT))
         reports = rendered_reports(folder, results)
         update_manifest(folder, journal_paths(folder, evaluation), "evaluate")
-        replace_files(folder, {folder.examples: json_text(examples)}, "evaluate")
-        replace_files(folder, {folder.results: json_text(results), **reports})
+        made = {folder.results: json_text(results), folder.examples: json_text(examples)}
+        replace_files(folder, {**made, **reports})
     return results
 
 

@@ -21,6 +21,7 @@ from deploy.artifacts import (
     BuildFolder,
     canonical,
     hash_files,
+    left_behind,
     make_folder,
     own_files,
     read_manifest,
@@ -233,4 +234,10 @@ def _known(folder: BuildFolder) -> tuple[bytes, dict[str, StageRecord]]:
         for name, value in manifest.items()
         if name not in ("schema_version", "manifest_sha256")
     }
-    return canonical(content), records_from_manifest(settle(folder, manifest))
+    outdated = left_behind(folder, manifest)
+    records = {
+        # Without a key it runs again; what it has measured still holds.
+        name: replace(record, key="") if outdated & record.files.keys() else record
+        for name, record in records_from_manifest(settle(folder, manifest)).items()
+    }
+    return canonical(content), records

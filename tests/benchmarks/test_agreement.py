@@ -28,7 +28,7 @@ def weights(path):
     }
 
 
-@pytest.mark.parametrize("share", [2.0**-24, 2.0**-12])
+@pytest.mark.parametrize("share", [0.0, 2.0**-12])
 def test_one_vector_moves_by_no_more_than_its_share(agreement, tmp_path, share):
     checkpoint = load_checkpoint(str(save_random_checkpoint(tmp_path / "model")), get_task("demo"))
     before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
@@ -49,12 +49,15 @@ def test_a_graph_without_8_bit_codes_hardly_moves(agreement, tmp_path):
     assert [cell["graph"] for cell in cells] == [
         each for each in ("fp16", "fp8", "int8") for _ in range(3)
     ]
+    exact = 0.0
     for cell in cells:
         assert cell["n"] == 32
-        moved = "half an FP16 ulp" in cell["way"]
+        moved = "FP16" in cell["way"]
         if cell["graph"] == "fp16":
             # Two layers and FP32 arithmetic: the logits move about as much as the weights do.
             assert cell["logits_error"] <= (1e-3 if moved else 1e-5)
             assert cell["agreement"] == 1
+            exact = cell["logits_error"] if moved else exact
         elif moved:
-            assert cell["logits_error"] > 1e-5
+            # Codes that fall to the other side of a boundary move by a whole step.
+            assert cell["logits_error"] > 3 * exact

@@ -126,14 +126,23 @@ def test_a_tokenizer_that_leaves_out_a_context_s_end_is_refused(room):
 
     tokenizer = StopsEarly(tokenizer_object=complete.backend_tokenizer)
     example = QuestionExample("q7", "who", numbered(40), ("w1",), (3,))
-    with pytest.raises(TokenizationError, match=r"last 7 characters of the context of .*'q7'"):
+    with pytest.raises(TokenizationError, match=r"last 8 characters of the context of .*'q7'"):
         tokenize(SQUAD, tokenizer, (example,), room)
 
 
-def test_what_the_tokenizer_never_keeps_may_end_a_context():
-    example = QuestionExample("q7", "who", numbered(40) + " \u200b\x00 ", ("w1",), (3,))
-    features = tokenize(SQUAD, make_tokenizer(), (example,), max_length=20)
-    assert words(features.input_ids)[-1][-2] == "w39"
+@pytest.mark.parametrize(
+    ("ending", "last"),
+    [(" \u200b\x00 ", "w39"), (" cafe\u0301", "[UNK]")],
+    ids=["none", "composed"],
+)
+def test_a_context_may_end_in_what_has_no_token_of_its_own(ending, last):
+    tokenizer = make_tokenizer()
+    core = tokenizer.backend_tokenizer
+    core.normalizer = normalizers.Sequence([normalizers.NFC(), core.normalizer])
+    example = QuestionExample("q7", "who", numbered(40) + ending, ("w1",), (3,))
+    for length in (20, 60):
+        features = tokenize(SQUAD, tokenizer, (example,), length)
+        assert words(features.input_ids)[-1][-2] == last
 
 
 def test_longest_question_that_fits_still_advances():

@@ -23,13 +23,13 @@ from deploy.artifacts import (
     forget_files,
     hold_folder,
     is_listed,
+    left_behind,
     own_files,
     read_holder,
     read_json,
     read_manifest,
     read_results,
     replace_files,
-    settle,
     temporary_files,
     update_manifest,
     write_bytes,
@@ -271,10 +271,13 @@ def test_replaced_files_are_whole_and_listed_whenever_that_ends(built):
             if len(calls.moments) <= number:
                 break
             ended += 1
-            files = read_manifest(built)["files"]
-            for path, text in old.items():
-                assert path.read_text() in (text, new[path])
-                assert is_listed(path, files[built.name(path)])
+            manifest = read_manifest(built)
+            found = {path: path.read_text() for path in old}
+            for path, text in found.items():
+                assert text in (old[path], new[path])
+                assert is_listed(path, manifest["files"][built.name(path)])
+            is_old = {built.name(path) for path in old if found[path] == old[path]}
+            assert left_behind(built, manifest) == (is_old if len(is_old) == 1 else set())
             replace_files(built, new)
             assert read_manifest(built)["files"] == file_hashes(built)
             built.examples.unlink()
@@ -285,27 +288,14 @@ def test_replaced_files_are_whole_and_listed_whenever_that_ends(built):
     assert ended >= 2 * 5 * 4
 
 
-def test_a_build_goes_on_from_files_that_were_being_replaced(built):
-    with ended_at_call(built, -1, kill=True, rename="results.json"):
-        replace_files(built, {built.results: "new", built.report: "new"})
-    manifest = read_manifest(built)
-    assert "next" in manifest["files"]["results.json"]
-    entry = settle(built, manifest)["files"]["results.json"]
-    assert entry == {"bytes": 3, "sha256": hashlib.sha256(b"new").hexdigest()}
-    assert "next" not in settle(built, manifest)["files"]["report.md"]
-
-
 @contextmanager
-def ended_at_call(folder, number, *, kill, rename=None) -> Iterator[Calls]:
-    """End whatever writes into a folder at a call, or after a file has been renamed into place."""
-    seen = []
+def ended_at_call(folder, number, *, kill) -> Iterator[Calls]:
+    """End whatever writes into a folder at a call."""
 
     def at(count, moment):
-        after = seen[-1:] == [rename]
-        seen.append(moment.file if moment.kind == "rename" else None)
-        if count == number or (rename and after):
+        if count == number:
             raise Killed if kill else OSError(errno.ENOSPC, "disk full")
-        if number >= 0 and count > number and kill:
+        if count > number and kill:
             raise Killed  # a dead process makes no call
 
     calls = Calls(folder.path, at)
