@@ -50,7 +50,10 @@ def sst2_repositories(model: str, data: str, scratch: Path) -> tuple[Repository,
 
 def _sentences(count: int) -> list[str]:
     draw = random.Random(0)
-    return [" ".join(f"w{draw.randrange(110)}" for _ in range(draw.randint(2, 24))) for _ in range(count)]
+    return [
+        " ".join(f"w{draw.randrange(110)}" for _ in range(draw.randint(2, 24)))
+        for _ in range(count)
+    ]
 
 
 def _centre(folder: Path, sentences: list[str]) -> torch.Tensor:
