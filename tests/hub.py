@@ -74,7 +74,15 @@ class Hub:
         tokens: What the requests showed as a token.
     """
 
-    def __init__(self, repositories: Iterable[Repository]) -> None:
+    def __init__(
+        self, repositories: Iterable[Repository] = (), always: Answer | None = None
+    ) -> None:
+        """Have it answer on a port of its own choice.
+
+        Args:
+            repositories: What it has.
+            always: What it says to everybody, as one does that is down; None for what is asked.
+        """
         self.requests: list[str] = []
         self.tokens: set[str] = set()
         self._repositories = {(each.kind, each.id): each for each in repositories}
@@ -83,10 +91,12 @@ class Hub:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 _, _, token = self.headers.get("Authorization", "").partition("Bearer ")
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                answer = hub._answer(self.command, self.path, body.decode(), token)
+                hub.requests.append(f"{self.command} {self.path}")
+                hub.tokens |= {token} - {""}
+                answer = always or hub._answer(self.path, body.decode(), token)
                 self.send_response(answer.status)
                 for name, value in {"Content-Length": len(answer.body), **answer.headers}.items():
                     self.send_header(name, str(value))
@@ -134,9 +144,7 @@ class Hub:
         self._thread.join()
         self._server.server_close()
 
-    def _answer(self, method: str, address: str, body: str, token: str) -> Answer:
-        self.requests.append(f"{method} {address}")
-        self.tokens |= {token} - {""}
+    def _answer(self, address: str, body: str, token: str) -> Answer:
         url = urlsplit(address)
         if found := _FILE.fullmatch(url.path):
             kind = "dataset" if found["kind"] else "model"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
-
 from io import BytesIO
 from pathlib import Path
 

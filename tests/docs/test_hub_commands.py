@@ -7,6 +7,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from command_lines import split_script
 from hub import Hub, Repository
 from hub_contents import sst2_repositories
 from page_runs import page_environment, run
-from pages import PAGES, Block, blocks
+from pages import PAGES, blocks
 
 # One block says all there is about the hub; another one would want a fixture of its own.
 (BLOCK,) = [block for page in PAGES for block in blocks(page) if block.mark == "needs: the hub"]
 (COMMAND,) = split_script(BLOCK.text)
-OPTIONS = dict(zip(COMMAND, COMMAND[1:], strict=False))
+OPTIONS = dict(pairwise(COMMAND))
 MODEL, OUT = OPTIONS["--model"], OPTIONS["--out"]
 DATA = "nyu-mll/glue"
 
@@ -165,7 +166,7 @@ def test_data_that_are_missing(repositories, tmp_path):
 
 
 def test_no_hub_and_an_empty_cache(tmp_path):
-    with Hub([]) as hub:
+    with Hub() as hub:
         pass
     wrong, remedy = failure(Reader(tmp_path).runs_it(hub))
     assert DATA in wrong
