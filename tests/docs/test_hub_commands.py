@@ -98,16 +98,11 @@ def test_the_command_builds_what_it_says(story):
 
 
 def test_only_what_is_needed_is_downloaded_and_only_once(story):
-    fetched = [asked for asked in story.hub.requests if asked.startswith("GET") and is_file(asked)]
-    assert max(Counter(fetched).values()) == 1
-    files = {asked.rpartition("/")[2] for asked in fetched if MODEL in asked}
-    assert files == {"config.json", "tokenizer_config.json", "vocab.txt"}
-    # Beside the model's weights, in safetensors, two or three splits of the data.
-    assert sum("/lfs/" in asked for asked in fetched) <= 4
-
-
-def is_file(asked: str) -> bool:
-    return "/resolve/" in asked or "/lfs/" in asked
+    asked = [each for each in story.hub.requests if "/resolve/" in each or "/lfs/" in each]
+    of_the_model = {each.rpartition("/")[2] for each in asked if MODEL in each}
+    weights = {"config.json", "model.safetensors"}
+    assert of_the_model == weights | {"tokenizer_config.json", "vocab.txt"}
+    assert max(Counter(each for each in asked if each.startswith("GET")).values()) == 1
 
 
 def test_nobody_else_is_told_of_it(story):
