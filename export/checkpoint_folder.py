@@ -7,13 +7,17 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calib_data.errors import NetworkError, ToolchainError
 from calib_data.parsing import NotParsableError, parse_json
 from export.config_file import check_config
 from export.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 # Weights as pickle can run code on loading, so they are not even fetched.
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
@@ -157,34 +161,63 @@ def explained(source: str) -> Iterator[None]:
         raise
     except Exception as error:
         logging.getLogger(__name__).debug("loading %s failed", source, exc_info=True)
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
         if Path(source).is_dir():
             raise CheckpointError(
-                f"cannot load '{source}': {type(error).__name__}: {first_line}",
+                f"cannot load '{source}': {type(error).__name__}: {_lines(error, 1)}",
                 "check that config.json, tokenizer.json and model.safetensors are whole "
                 "and belong together",
             ) from error
-        if _is_connection_error(error):
+        answer = _hub_answer(error)
+        status = answer.response.status_code if answer else None
+        if _is_silence(status) if status else _is_connection_error(error):
             raise NetworkError(
-                f"'{source}' is not a local folder, and the Hugging Face hub cannot be reached",
+                f"'{source}' is not a local folder, and the Hugging Face hub cannot be reached"
+                + (f" (status {status})" if status else ""),
                 "connect to the network, set HF_HUB_CACHE to a folder that has the model, or "
                 "give --model a local folder",
             ) from error
         raise CheckpointError(
-            f"no folder and no readable hub repository is named '{source}': {first_line}",
-            "check the spelling of --model; a private repository needs `hf auth login`",
+            # The second line of what the hub's client says tells what the status means here.
+            f"no folder and no readable hub repository is named '{source}': "
+            + _lines(answer or error, 2),
+            "check the spelling of --model; a private or gated repository needs `hf auth login`, "
+            "with an account that may read it",
         ) from error
 
 
-def _is_connection_error(error: BaseException) -> bool:
+def _lines(error: BaseException, count: int) -> str:
+    """The first lines of a message, as one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:count])
+
+
+def _chain(error: BaseException) -> list[BaseException]:
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
         chain.append(link)
         link = link.__cause__ or link.__context__
+    return chain
+
+
+def _hub_answer(error: BaseException) -> HfHubHTTPError | None:
+    """What the hub refused a request with, which its client may hide behind its cache's lack."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next((link for link in _chain(error) if isinstance(link, HfHubHTTPError)), None)
+
+
+def _is_silence(status: int) -> bool:
+    """Whether an answer says nothing but that there is none for now."""
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _is_connection_error(error: BaseException) -> bool:
+    chain = _chain(error)
     names = {cls.__name__ for link in chain for cls in type(link).__mro__}
     return bool(
-        names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "TimeoutError"}
+        names
+        & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "TransportError", "TimeoutError"}
         or any(isinstance(link, ConnectionError) for link in chain)
         or "couldn't connect" in str(error)
     )

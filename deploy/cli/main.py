@@ -21,6 +21,8 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    # onnxruntime (1.32 does) would tell its vendor about the models that it runs.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         # Imported here, so that an interrupt during the import ends like any other.
         from deploy.cli.app import run

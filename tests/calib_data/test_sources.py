@@ -1,10 +1,14 @@
 import json
+from http import HTTPStatus
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import huggingface_hub
 import pytest
 from datasets.exceptions import DatasetNotFoundError
+from hub import Answer, Hub
 
 from calib_data.errors import DataFormatError, DataNotFoundError, NetworkError
 from calib_data.sources import load_examples
@@ -145,8 +149,12 @@ def test_question_ids_that_occur_twice_are_refused(tmp_path, names):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Stand in for the hub: hand out `rows`, or raise `error`."""
-    state = SimpleNamespace(rows=[], features=None, error=None, asked=None)
+    """Stand in for the hub: hand out `rows`, or raise `error`; `silence` where it is not there."""
+    state = SimpleNamespace(rows=[], features=None, error=None, silence=None, asked=None)
+
+    def dataset_info(*_, timeout):
+        if state.silence:
+            raise state.silence
 
     def load_dataset(*args, split):
         state.asked = (*args, split)
@@ -154,6 +162,7 @@ def hub(monkeypatch):
             raise state.error
         return datasets.Dataset.from_list(state.rows, features=state.features)
 
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     return state
 
@@ -208,6 +217,55 @@ def test_silent_hub_is_one_line_that_offers_a_local_copy(hub):
     assert "nyu-mll/glue" in caught.value.message
     assert "\n" not in caught.value.message
     assert "--data-dir" in caught.value.remedy
+
+
+def test_a_download_that_breaks_off_is_a_network_problem(hub):
+    # httpx or httpx2, by release of huggingface_hub.
+    client = import_module(type(huggingface_hub.get_session()).__module__.partition(".")[0])
+    hub.error = client.ReadTimeout("timed out")
+    with pytest.raises(NetworkError, match="timed out"):
+        load_examples(SST2, Split.DEV, None)
+
+
+def test_a_cache_that_lacks_data_does_not_hide_that_the_hub_is_silent(hub):
+    hub.silence = TimeoutError("nobody\nanswers")
+    hub.error = ValueError("BuilderConfig 'sst2' not found in the cache")
+    with pytest.raises(NetworkError, match="nobody answers"):
+        load_examples(SST2, Split.DEV, None)
+
+
+@pytest.fixture
+def real_client(monkeypatch, tmp_path):
+    """Point the hub's client and `datasets` at a hub of the tests, with an empty cache."""
+
+    def point(hub: Hub) -> None:
+        files = "/{repo_id}/resolve/{revision}/{filename}"
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + files)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+
+    return point
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS])
+def test_a_hub_that_is_down_is_asked_once(real_client, status):
+    with Hub(always=Answer(status)) as hub:
+        real_client(hub)
+        with pytest.raises(NetworkError, match=str(status.value)):
+            load_examples(SST2, Split.DEV, None)
+    assert sum("/datasets/" in asked for asked in hub.requests) == 1
+
+
+def test_a_token_that_has_run_out(real_client):
+    said = {"X-Error-Message": "Invalid credentials in Authorization header"}
+    with Hub(always=Answer(HTTPStatus.UNAUTHORIZED, headers=said)) as hub:
+        real_client(hub)
+        with pytest.raises(NetworkError, match="Invalid credentials") as caught:
+            load_examples(SST2, Split.DEV, None)
+    assert "hf auth login" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

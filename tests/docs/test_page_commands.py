@@ -5,20 +5,16 @@ Marks are explained in CONTRIBUTING.md.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
-from itertools import groupby
 from pathlib import Path
 
 import pytest
 from command_lines import RejectedError, dry_run, split_script
-from pages import PAGES, ROOT, Block, blocks, name
+from page_runs import RUN, run_page
+from pages import PAGES, ROOT, blocks, name
 
 COMMANDS = {"bash", "python"}
 SHOWN = {"text", "yaml", "json", "ini", "mermaid"}
-RUN = "run"
 RUNNABLE = [page for page in PAGES if any(block.mark == RUN for block in blocks(page))]
 
 
@@ -62,43 +58,6 @@ def test_what_is_marked_runnable_runs(page, demo, tmp_path):
         return
     shutil.copytree(demo, tmp_path / "out/demo")
     run_page(page, tmp_path)
-
-
-def run_page(page: Path, folder: Path) -> None:
-    """Run a page's blocks in their order; all of it has to succeed."""
-    tools = folder / "tools"
-    tools.mkdir()
-    # The project as it lies here, which need not be the one that is installed.
-    (tools / "deploy").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m deploy.cli.main "$@"\n')
-    (tools / "deploy").chmod(0o755)
-    (tools / "python").symlink_to(sys.executable)
-    environment = {
-        **os.environ,
-        "PATH": f"{tools}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    runnable = [block for block in blocks(page) if block.mark == RUN]
-    for language, together in groupby(runnable, key=lambda block: block.language):
-        done = run(language, list(together), folder, environment)
-        assert done.returncode == 0, f"{name(page)}: {done.stderr[-2000:]}"
-        assert "Traceback" not in done.stderr
-
-
-def run(
-    language: str, together: list[Block], folder: Path, environment: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """Run blocks of a language as one script: the second knows what the first has defined."""
-    interpreter = ["bash", "-euo", "pipefail"] if language == "bash" else [sys.executable, "-"]
-    return subprocess.run(
-        interpreter,
-        input="\n".join(block.text for block in together),
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def test_most_that_needs_no_gpu_is_run():

@@ -1,17 +1,19 @@
 import json
 import shutil
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import make_tokenizer, save_random_checkpoint
+from hub import Answer, Hub
 from transformers import (
     AutoModelForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
 )
 
-from calib_data.errors import NetworkError
+from calib_data.errors import NetworkError, ToolchainError
 from calib_data.tasks import get_task
 from export.checkpoint import label_names, load_checkpoint
 from export.errors import CheckpointError, UnsupportedModelError
@@ -68,6 +70,33 @@ def test_hub_name_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(NetworkError, match="no-such-org/no-such-model"):
         load_checkpoint("no-such-org/no-such-model", SST2)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "said"),
+    [
+        (HTTPStatus.SERVICE_UNAVAILABLE, {}, NetworkError, "503"),
+        (HTTPStatus.TOO_MANY_REQUESTS, {}, NetworkError, "429"),
+        (HTTPStatus.FORBIDDEN, {"X-Error-Message": "no, you"}, CheckpointError, "no, you"),
+        (HTTPStatus.UNAUTHORIZED, {"X-Error-Code": "GatedRepo"}, CheckpointError, "gated"),
+        (HTTPStatus.UNAUTHORIZED, {"X-Error-Code": "RepoNotFound"}, CheckpointError, "Not Found"),
+    ],
+)
+def test_what_the_hub_answers_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    status: HTTPStatus,
+    headers: dict[str, str],
+    kind: type[ToolchainError],
+    said: str,
+) -> None:
+    with Hub(always=Answer(status, headers=headers)) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(kind, match=said) as caught:
+            load_checkpoint("org/name", SST2)
+    assert "'org/name'" in caught.value.message
+    assert ("hf auth login" in caught.value.remedy) == (kind is CheckpointError)
 
 
 def test_folder_without_weights(broken: Path) -> None:
