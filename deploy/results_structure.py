@@ -246,8 +246,16 @@ _results = record(
                 }
             )
         ),
+        "task_file": optional(text),
         "model_fingerprint": text,
         "data_fingerprint": text,
+        "limits": record(
+            {
+                "max_drop": optional(quantity),
+                "min": mapping(number),
+                "min_agreement": optional(quantity),
+            }
+        ),
         "changed_examples": _changed,
         "crossover": sequence(_crossover),
         "bench_environment": mapping(record({}, {"effort": _effort})),

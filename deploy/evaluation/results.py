@@ -11,7 +11,7 @@ from deploy.artifacts import SCHEMA_VERSION
 from deploy.engine.session import Precision
 from deploy.evaluation.compare import Comparison, Drop
 from deploy.evaluation.examples import SHOWN, changed_to_dict
-from deploy.evaluation.gates import AccuracyLimits, accuracy_gates
+from deploy.evaluation.gates import AccuracyLimits, accuracy_gates, limits_to_dict
 from deploy.evaluation.harness import Run
 from deploy.evaluation.stage import Evaluation
 
@@ -98,10 +98,11 @@ def examples_to_dict(
     }
 
 
-def judge_gates(
-    results: Mapping[str, Any], task: Task, limits: AccuracyLimits
-) -> list[dict[str, Any]]:
-    """The gates on predictions, by the best evidence, and those that only a build can judge."""
+def with_gates(results: Mapping[str, Any], task: Task, limits: AccuracyLimits) -> dict[str, Any]:
+    """results.json with its gates judged anew, and the limits that they were judged by.
+
+    Gates on predictions are judged by the best evidence; those that only a build can judge stay.
+    """
     metrics = {
         Precision(name): results["accuracy"][name]["metrics"]
         for name in results["config"]["precision"]
@@ -111,7 +112,11 @@ def judge_gates(
     }
     gates = accuracy_gates(limits, task.metrics[0], metrics, comparisons)
     fusion = [gate for gate in results["gates"] if gate["name"].startswith("fusion.")]
-    return [*map(asdict, gates), *fusion]
+    return {
+        **results,
+        "gates": [*map(asdict, gates), *fusion],
+        "limits": limits_to_dict(limits),
+    }
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:

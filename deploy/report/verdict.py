@@ -99,8 +99,14 @@ def verdict(results: Mapping[str, Any]) -> Verdict:
 
 def accuracy_limit(results: Mapping[str, Any]) -> float:
     """The largest relative drop of the main metric that passes: the gate's, or the default."""
-    limit = results["config"].get("max_drop")
-    return DEFAULT_MAX_DROP if limit is None else float(limit)
+    limit = _max_drop(results)
+    return DEFAULT_MAX_DROP if limit is None else limit
+
+
+def _max_drop(results: Mapping[str, Any]) -> float | None:
+    # Results of before `limits` were judged by what the build was asked for.
+    limit = results.get("limits", results["config"]).get("max_drop")
+    return None if limit is None else float(limit)
 
 
 def _headline(chosen: str, missing: tuple[str, ...]) -> str:
@@ -209,7 +215,7 @@ def _caveats(results: Mapping[str, Any], chosen: str, speeds: Speeds | None) -> 
 
 
 def _default_limit(results: Mapping[str, Any]) -> Iterator[str]:
-    if results["config"].get("max_drop") is None:
+    if _max_drop(results) is None:
         yield (
             f"no --max-drop was set, so the limit is taken to be {percent(DEFAULT_MAX_DROP)} % of "
             "FP32's value"

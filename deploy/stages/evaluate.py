@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 from calib_data.progress import Progress
-from calib_data.sampler import fingerprint
+from calib_data.sampler import fingerprint, fingerprint_examples
+from calib_data.tasks import Task
 from deploy.artifacts import SCHEMA_VERSION, BuildFolder, write_json
 from deploy.config import BuildConfig
 from deploy.engine.opening import best_backend
@@ -85,7 +84,7 @@ def evaluate_stage(
                 {**asdict(model), "backend": executed[model.precision].value} for model in models
             ],
             profiles=[asdict(profile) for profile in profiles],
-            task=_task(inputs),
+            task=task_facts(inputs.task),
             data=data,
             devices=[cpu_name(), *gpu_names()],
             versions=versions_of(*_packages(each.value for each in executed.values())),
@@ -94,8 +93,8 @@ def evaluate_stage(
     )
 
 
-def _task(inputs: BuildInputs) -> dict[str, Any]:
-    task = inputs.task
+def task_facts(task: Task) -> dict[str, Any]:
+    """All of a task that decides how predictions are made and judged, as plain data."""
     return {
         "identity": task.identity,
         "labels": list(task.labels),
@@ -105,22 +104,20 @@ def _task(inputs: BuildInputs) -> dict[str, Any]:
 
 
 def _data(data: EvaluationSet) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for example in data.examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode("utf-8"))
     return {
-        "examples": digest.hexdigest(),
+        "examples": fingerprint_examples(data.examples),
         "tokens": fingerprint(data.features),
         "pad_token_id": data.pad_token_id,
     }
 
 
 def _packages(backends: Iterable[str]) -> list[str]:
-    """Distributions that execute these backends; scoring is this package's own."""
+    """Distributions that execute these backends, and those that compute metrics."""
     known = {
         "onnxruntime": ("onnxruntime",),
-        "torch": ("torch",),
+        "torch": ("torch", "triton"),
         "tensorrt": ("tensorrt-cu13",),
         "tensorrt-rtx": ("tensorrt-rtx-cu13",),
     }
-    return sorted({package for backend in backends for package in known[backend]})
+    executing = {package for backend in backends for package in known[backend]}
+    return [*sorted(executing), "scikit-learn", "scipy"]

@@ -13,7 +13,14 @@ import pytest
 from bench_fakes import DeviceTimer, contestant, measured
 from checkpoints import save_random_checkpoint
 
-from deploy.artifacts import BuildFolder, hold_folder, read_json, sha256
+from deploy.artifacts import (
+    BuildFolder,
+    hold_folder,
+    json_text,
+    read_json,
+    replace_files,
+    sha256,
+)
 from deploy.bench.crossover import crossover
 from deploy.bench.results import with_sweep
 from deploy.config import config_from_dict
@@ -145,17 +152,13 @@ def test_another_run_replaces_the_numbers_of_its_backend_only(folder, run_cli):
     run_cli("bench", folder.path, *QUICK, "--batch", "1", "--sequence", "16")
     (fp32, fp8) = read_json(folder.results)["latency"]
     of_engine = {**fp8, "sweep": "tensorrt", "backend": "tensorrt", "simulated": False}
-    folder.results.write_text(
-        json.dumps(
-            {
-                **results,
-                "latency": [of_engine, fp32, fp8],
-                "crossover": [],
-                "bench_environment": {"tensorrt": {}, "onnxruntime": {}},
-            }
-        ),
-        encoding="utf-8",
-    )
+    earlier = {
+        **results,
+        "latency": [of_engine, fp32, fp8],
+        "crossover": [],
+        "bench_environment": {"tensorrt": {}, "onnxruntime": {}},
+    }
+    replace_files(folder, {folder.results: json_text(earlier)})
     only = ("--precision", "fp8", "--batch", "8", "--sequence", "16")
     assert run_cli("bench", folder.path, *QUICK, *only).code == 0
     results = read_json(folder.results)
