@@ -9,6 +9,7 @@ import typer
 
 from deploy.cli.options import (
     AllowPickle,
+    BackendOption,
     Buckets,
     CalibSamples,
     DataDir,
@@ -50,9 +51,7 @@ def command(
             show_default="this GPU's, or sm89",
         ),
     ] = None,
-    backend: Annotated[
-        Text, typer.Option(help="What runs evaluation: auto or onnxruntime.", show_default="auto")
-    ] = None,
+    backend: BackendOption = None,
     high_precision: HighPrecision = None,
     buckets: Buckets = None,
     max_batch: MaxBatch = None,
