@@ -27,6 +27,7 @@ from deploy.bench.tokens import token_sets, vocabulary_size
 from deploy.config import DEMO
 from deploy.engine.opening import best_backend, open_session
 from deploy.engine.session import Backend
+from deploy.evaluation.pipeline import settled_task
 from deploy.report.writing import rendered_reports
 
 # Of token ids and of the order within rounds: two benchmarks feed the same.
@@ -108,7 +109,7 @@ def _baseline_probes(
     model = BaselineModel(
         folder=folder,
         checkpoint=str(ensure_demo_model(progress)) if source == DEMO else source,
-        task=results["task"],
+        head=settled_task(results).head,
         shapes=len(plan.shapes),
     )
     probes: list[Probe] = []

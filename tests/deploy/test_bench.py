@@ -116,6 +116,22 @@ def test_a_baseline_is_compared_with_what_really_ran(folder, run_cli):
     assert "vs torch-eager fp32" in folder.report.read_text(encoding="utf-8")
 
 
+def test_a_baseline_of_a_task_of_the_users_own(checkpoint, run_cli, tmp_path):
+    (tmp_path / "rows.csv").write_text("body,queue\nw1 w2,no\nw3 w4,yes\n")
+    task, out = tmp_path / "reviews.yaml", tmp_path / "out"
+    task.write_text(
+        "{name: reviews, dev: rows.csv, text: body, label: queue, labels: ['no', 'yes']}"
+    )
+    options = {"model": checkpoint, "task": task, "out": out, "precision": "fp32"}
+    build(config_from_dict({**options, "buckets": "16", "max_batch": 1, "engine": "none"}))
+    ran = run_cli("bench", out, *QUICK, "--baseline", "torch-eager")
+    assert (ran.code, ran.err) == (0, "")
+    backends = {row["backend"] for row in read_json(out / "results.json")["latency"]}
+    assert backends == {"onnxruntime", "torch-eager"}
+    task.write_text(task.read_text().replace("reviews", "another"))
+    refused(run_cli, "restore the task file", out, *QUICK, "--baseline", "torch-eager")
+
+
 def test_the_report_has_a_section_for_each_backend(folder, run_cli):
     run_cli("bench", folder.path, *QUICK, "--batch", "1", "--sequence", "16")
     measurements = [
