@@ -83,7 +83,10 @@ def command(
     ] = None,
     recipe: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Recipe name or YAML file; may be repeated.", show_default=False),
+        typer.Option(
+            help="Recipe name, YAML file, or its content in braces; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     max_drop: MaxDrop = None,
     minimum: Minimum = None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from deploy.config import BuildConfig, config_to_dict
+from deploy.rebuild import build_options
 
 
 @dataclass(frozen=True)
@@ -30,45 +30,19 @@ def commands(results: Mapping[str, Any]) -> Commands:
     if not config:
         return Commands((), {})
     files: dict[str, str] = {}
-    build = _command(["deploy", "build"], _options(config, files))
+    build = _command(
+        ["deploy", "build"], build_options(config, partial(_write_recipe, files=files))
+    )
     sweeps = dict.fromkeys(row["sweep"] for row in results["latency"])
     return Commands((build, *(_bench(results, sweep) for sweep in sweeps)), files)
-
-
-def build_command(config: Mapping[str, Any], out: Path, force: Sequence[str] = ()) -> str:
-    """One line that builds into a folder what it was built with.
-
-    Args:
-        config: Of the build, as `config_to_dict` has it.
-        out: The folder, which may have been moved.
-        force: Kinds of stages that are to run in any case.
-    """
-    options = _options({**config, "out": str(out)}, files={})
-    forced = [("--force", kind) for kind in force]
-    return shlex.join(["deploy", "build", *(word for each in (*options, *forced) for word in each)])
 
 
 def _command(words: Sequence[str], options: Iterable[tuple[str, ...]]) -> str:
     return " \\\n    ".join(map(shlex.join, (words, *options)))
 
 
-def _options(config: Mapping[str, Any], files: dict[str, str]) -> Iterator[tuple[str, ...]]:
-    defaults = config_to_dict(BuildConfig(model="", task="", out=Path()))
-    for name, value in config.items():
-        option = f"--{name.replace('_', '-')}"
-        if name == "recipe":
-            for recipe in value:
-                yield (option, _recipe(recipe, files))
-        elif value is True:
-            yield (option,)
-        elif name == "precision" or value != defaults.get(name):
-            yield (option, ",".join(map(str, value)) if isinstance(value, list) else str(value))
-
-
-def _recipe(recipe: str | Mapping[str, Any], files: dict[str, str]) -> str:
-    """The name of a preset, or of a file that holds the recipe."""
-    if isinstance(recipe, str):
-        return recipe
+def _write_recipe(recipe: Mapping[str, Any], files: dict[str, str]) -> str:
+    """The name of a file that holds a recipe."""
     import yaml
 
     name = f"recipe-{recipe['format']}.yaml"

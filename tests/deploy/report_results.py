@@ -55,6 +55,7 @@ def full_results() -> Results:
         "buckets": "16,128",
         "recipe": [recipe],
         "max_drop": 0.01,
+        "min": {"accuracy": 0.5, "f1": 0.25},
         "require_fusion": True,
     }
     results = {
