@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from calib_data.demo.model import ensure_demo_model
@@ -17,7 +16,13 @@ from deploy.artifacts import (
     replace_files,
 )
 from deploy.bench.baselines import BaselineModel, baseline_probes
-from deploy.bench.config import BenchConfig, BenchPlan, plan_bench
+from deploy.bench.config import (
+    BenchConfig,
+    BenchPlan,
+    bench_config_to_dict,
+    plan_bench,
+    settled,
+)
 from deploy.bench.crossover import crossover
 from deploy.bench.environment import machine_state
 from deploy.bench.probes import on_gpu, session_probes
@@ -68,7 +73,7 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> tuple[Backen
             progress=progress,
         )
         environment = {
-            "effort": asdict(config.effort),
+            "config": bench_config_to_dict(settled(config, plan, backend)),
             "start": start,
             "end": machine_state(),
         }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from deploy.bench.config import BenchConfig, bench_config_to_dict
 from deploy.rebuild import build_options
 
 
@@ -51,22 +53,35 @@ def _write_recipe(recipe: Mapping[str, Any], files: dict[str, str]) -> str:
 
 
 def _bench(results: Mapping[str, Any], sweep: str) -> str:
+    plain = results["bench_environment"][sweep].get("config") or _config_of_rows(results, sweep)
+    words = ["deploy", "bench", results["config"]["out"]]
+    return _command(words, _bench_options(plain))
+
+
+def _bench_options(plain: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    defaults = bench_config_to_dict(BenchConfig(out=Path()))
+    for name, default in defaults.items():
+        value = plain.get(name, default)
+        if value == default:
+            continue
+        if name == "cuda_graph":
+            yield ("--no-cuda-graph",)
+        else:
+            yield f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _config_of_rows(results: Mapping[str, Any], sweep: str) -> dict[str, Any]:
+    """What a benchmark was asked for, as far as its rows tell; earlier versions kept no more."""
     rows = [row for row in results["latency"] if row["sweep"] == sweep]
     own = [row for row in rows if row["backend"] == sweep]
-    baselines = list(dict.fromkeys(row["backend"] for row in rows if row["backend"] != sweep))
-    effort = results["bench_environment"][sweep].get("effort", {})
-    options = {
-        "backend": [sweep],
+    return {
         "precision": _distinct(own, "precision"),
+        "backend": sweep,
         "batch": sorted(_distinct(rows, "batch")),
         "sequence": sorted(_distinct(rows, "sequence")),
-        "baseline": baselines,
-        **{name: [value] for name, value in effort.items()},
+        "baseline": [name for name in _distinct(rows, "backend") if name != sweep],
+        **results["bench_environment"][sweep].get("effort", {}),
     }
-    return _command(
-        ["deploy", "bench", results["config"]["out"]],
-        ((f"--{name}", ",".join(map(str, values))) for name, values in options.items() if values),
-    )
 
 
 def _distinct(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

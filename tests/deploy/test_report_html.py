@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -277,10 +276,17 @@ def test_the_printed_command_asks_for_the_same_build(
         (tmp_path / name).write_text(content, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     assert asked_of_build(found.lines[0]) == config_from_dict(results["config"])
-    assert shlex.split(found.lines[1].replace("\\\n", " "))[:7] == [
-        *("deploy", "bench", "out/a build", "--backend", "tensorrt", "--precision"),
-        "fp32,fp16,int8,fp8",
-    ]
+
+
+def test_a_benchmark_of_an_earlier_version_is_repeated_as_its_rows_tell(results):
+    asked = results["bench_environment"]["tensorrt"].pop("config")
+    effort = {name: asked[name] for name in ("iterations", "seconds", "warmup")}
+    before = commands({**results, "bench_environment": {"tensorrt": {"config": asked}}}).lines
+    results["bench_environment"]["tensorrt"]["effort"] = effort
+    assert commands(results).lines == before
+    assert before[1].startswith(
+        "deploy bench 'out/a build' \\\n    --precision fp32,fp16,int8,fp8 \\\n"
+    )
 
 
 @pytest.mark.parametrize(
