@@ -50,7 +50,7 @@ _run = record(
         "n": some,
         "seconds": quantity,
     },
-    {"simulated_parts": _texts, "compare": _comparison},
+    {"examples_total": some, "simulated_parts": _texts, "compare": _comparison},
 )
 
 _FUSION = {

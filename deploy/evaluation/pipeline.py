@@ -171,7 +171,8 @@ def _data(
     chosen = first_examples(examples, config.limit)
     blocks = tokenize_blocks(task, tokenizer, chosen, longest)
     built_on = min(len(examples), build["limit"] or len(examples))
-    return EvaluationSet(task, chosen, blocks, tokenizer.pad_token_id), built_on
+    left_out = len(examples) - len(chosen)
+    return EvaluationSet(task, chosen, blocks, tokenizer.pad_token_id, left_out), built_on
 
 
 def read_tokenizer(folder: BuildFolder) -> Any:

@@ -16,7 +16,7 @@ from deploy.evaluation.harness import Run
 from deploy.evaluation.stage import Evaluation
 
 # What a run found; all else says what it was.
-_FOUND = ("metrics", "seconds", "compare")
+_FOUND = ("metrics", "examples_total", "seconds", "compare")
 
 
 def evaluation_to_dict(evaluation: Evaluation, limit: int = SHOWN) -> dict[str, Any]:
@@ -126,6 +126,7 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "device": run.info.device,
         "metrics": run.metrics,
         "n": run.n,
+        "examples_total": run.examples_total,
         "seconds": round(run.seconds, 3),
     }
 

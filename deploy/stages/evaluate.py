@@ -87,6 +87,7 @@ def evaluate_stage(
             profiles=[asdict(profile) for profile in profiles],
             task=_task(inputs),
             data=data,
+            left_out=inputs.dev.left_out,
             devices=[cpu_name(), *gpu_names()],
             versions=versions_of(*_packages(each.value for each in executed.values())),
         ),
