@@ -199,7 +199,8 @@ def _data(
     longest = min(task.max_length, build["buckets"][-1])
     chosen = first_examples(examples, config.limit)
     blocks = tokenize_blocks(task, tokenizer, chosen, longest)
-    return EvaluationSet(task, chosen, blocks, tokenizer.pad_token_id), built_on
+    left_out = len(examples) - len(chosen)
+    return EvaluationSet(task, chosen, blocks, tokenizer.pad_token_id, left_out), built_on
 
 
 def read_tokenizer(folder: BuildFolder) -> Any:

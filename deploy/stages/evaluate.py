@@ -86,6 +86,7 @@ def evaluate_stage(
             profiles=[asdict(profile) for profile in profiles],
             task=task_facts(inputs.task),
             data=data,
+            left_out=inputs.dev.left_out,
             devices=[cpu_name(), *gpu_names()],
             versions=versions_of(*_packages(each.value for each in executed.values())),
         ),

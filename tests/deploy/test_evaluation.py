@@ -106,6 +106,7 @@ def test_the_run_on_most_examples_is_the_evidence(folder):
         ("fp32", 100),
         ("fp8", 100),
     ]
+    assert {run["examples_total"] for run in results["runs"]} == {EXAMPLES}
     fp8 = results["runs"][4]
     assert results["accuracy"]["fp8"] == {
         "metrics": fp8["metrics"],
