@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -233,7 +234,8 @@ def _timing_cache(trt: Any, config: Any, flavour: Flavour) -> Path | None:
 
 def _parse(trt: Any, network: Any, logger: Any, onnx: Path) -> None:
     parser = trt.OnnxParser(network, logger)
-    if parser.parse_from_file(str(onnx)):
+    # As bytes: the binding takes a path that is no UTF-8 in no other way.
+    if parser.parse_from_file(os.fsencode(onnx)):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     detail = "; ".join(
