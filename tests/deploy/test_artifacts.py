@@ -309,6 +309,8 @@ def test_replaced_files_are_whole_and_listed_whenever_that_ends(built):
     """As a full disk ends it, and as SIGKILL does, which cleans nothing up."""
     old = {path: path.read_text() for path in (built.results, built.report)}
     new = {path: f"new {text}" for path, text in old.items()} | {built.examples: "examples"}
+    same = built.path / "calibration.json"
+    new = {same: same.read_text()} | new
     ended = 0
     for kill in (False, True):
         for number in itertools.count():
@@ -330,8 +332,8 @@ def test_replaced_files_are_whole_and_listed_whenever_that_ends(built):
             for path, text in old.items():
                 path.write_text(text)
             write_manifest(built, manifest_of(built))
-    # Of three files and two manifests, each is opened, written, synced and renamed at least.
-    assert ended >= 2 * 5 * 4
+    # Of four files and two manifests, each is opened, written, synced and renamed at least.
+    assert ended >= 2 * 6 * 4
 
 
 @contextmanager
