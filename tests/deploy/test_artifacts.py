@@ -41,7 +41,6 @@ from deploy.artifacts import (
 )
 from deploy.errors import BuildFolderError
 
-
 # Beyond any pid that Linux gives.
 NOBODY = 1 << 23
 

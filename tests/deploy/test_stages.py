@@ -10,6 +10,7 @@ import pytest
 from small_builds import build_into, contents, write_inputs
 
 import deploy.engine.ort
+import deploy.stages.compile
 from deploy.artifacts import (
     BuildFolder,
     file_hashes,
@@ -21,6 +22,7 @@ from deploy.artifacts import (
 from deploy.bench.config import bench_config_from_dict
 from deploy.bench.pipeline import bench
 from deploy.engine.builder import Flavour, installed_flavours
+from deploy.errors import EngineError
 from deploy.pipeline import build
 from deploy.verification import verify_folder
 from export.recipe import PRESETS, recipe_to_dict
@@ -187,3 +189,23 @@ def test_what_was_measured_stays_as_long_as_its_model(folder, options):
     results = read_json(folder.results)
     assert results["latency"] == [row for row in measured if row["precision"] != "fp8"]
     assert results["crossover"] == []  # which compared all of them
+
+
+@pytest.mark.skipif(not RTX, reason="needs tensorrt-rtx: pip install tensorrt-rtx-cu13")
+@pytest.mark.parametrize("unknown", [None, "report_build", "fusion_by_profile"])
+def test_fusion_is_required_for_every_target(unknown, folder, options, monkeypatch):
+    """One whose layers cannot be read may be the one that did not fuse."""
+    if unknown is not None:
+        known = getattr(deploy.stages.compile, unknown)
+
+        def unreadable(*arguments):
+            if "sm120" in arguments:
+                raise EngineError("listed in another way", "compare `deploy doctor`")
+            return known(*arguments)
+
+        monkeypatch.setattr(deploy.stages.compile, unknown, unreadable)
+    build_into(folder.path, {**options, "target": "sm89,sm120", "require_fusion": True})
+    results = read_json(folder.results)
+    (gate,) = (gate for gate in results["gates"] if gate["name"] == "fusion.fp8")
+    assert gate["passed"] == (unknown is None)
+    assert (gate["value"] is None) == ("fp8" not in results["fusion"]) == (unknown is not None)
