@@ -191,6 +191,17 @@ def import_flavour(flavour: Flavour) -> Any:
         ) from error
 
 
+def flavour_version(flavour: Flavour) -> str:
+    """Version of the TensorRT that is imported, whatever distribution it was installed by.
+
+    There are wheels for several CUDA versions, and NVIDIA's containers have another still.
+
+    Raises:
+        EngineError: It is not installed, or its libraries cannot be loaded.
+    """
+    return str(import_flavour(flavour).__version__)
+
+
 def _network_flags(trt: Any) -> int:
     # TensorRT 11 has no other kind of network and may drop the flag; 10.x needs it.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)

@@ -11,7 +11,7 @@ from typing import Any
 from calib_data.progress import Progress
 from deploy.artifacts import BuildFolder, write_text
 from deploy.config import BuildConfig
-from deploy.engine.builder import BuiltEngine, EngineSpec, Flavour, build_engine
+from deploy.engine.builder import BuiltEngine, EngineSpec, Flavour, build_engine, flavour_version
 from deploy.engine.fusion import ProfileFusion, fusion_by_profile
 from deploy.engine.layer_report import LayerReport, report_build, report_to_json
 from deploy.engine.plan import PlanInfo, write_plan
@@ -108,7 +108,7 @@ def compile_stage(
             **_facts(spec, gpu),
             recipe=recipe,
             pad_token_id=inputs.dev.pad_token_id,
-            versions=versions_of(flavour.package),
+            versions={**versions_of(), flavour.value: flavour_version(flavour)},
         ),
         work=work,
     )

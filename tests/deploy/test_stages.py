@@ -32,6 +32,9 @@ PLANS = ("compile.fp8.sm89", "compile.fp16.sm89") if RTX else ()
 ALL = ("export", "calibrate", "quantize.fp8", "quantize.fp16", *PLANS, "evaluate", "report")
 
 
+needs_rtx = pytest.mark.skipif(not RTX, reason="needs tensorrt-rtx: pip install tensorrt-rtx-cu13")
+
+
 @pytest.fixture(scope="module")
 def options(tmp_path_factory) -> dict[str, Any]:
     return write_inputs(tmp_path_factory.mktemp("inputs"))
@@ -96,6 +99,16 @@ def test_a_changed_option_runs_only_what_depends_on_it(
     fresh = BuildFolder(tmp_path / "fresh")
     build_into(fresh.path, {**options, **changes})
     assert contents(folder) == contents(fresh)
+
+
+@needs_rtx
+def test_another_tensorrt_compiles_again(folder, options, monkeypatch):
+    """However it was installed: a container has it from no distribution that pip knows."""
+    import tensorrt_rtx
+
+    monkeypatch.setattr(tensorrt_rtx, "__version__", "1.99.0.1")
+    build_into(folder.path, options)
+    assert ran(folder) == [*PLANS, "report"]
 
 
 def test_another_checkpoint_runs_everything(folder, options, tmp_path):
@@ -191,7 +204,7 @@ def test_what_was_measured_stays_as_long_as_its_model(folder, options):
     assert results["crossover"] == []  # which compared all of them
 
 
-@pytest.mark.skipif(not RTX, reason="needs tensorrt-rtx: pip install tensorrt-rtx-cu13")
+@needs_rtx
 @pytest.mark.parametrize("unknown", [None, "report_build", "fusion_by_profile"])
 def test_fusion_is_required_for_every_target(unknown, folder, options, monkeypatch):
     """One whose layers cannot be read may be the one that did not fuse."""
