@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 # Of the files; part of every key.
-_FORMAT = 1
+_FORMAT = 2
 
 
 class FeatureCache:

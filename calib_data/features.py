@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -22,6 +22,9 @@ _CHUNK = 1024
 
 # Characters per token beyond which a text is shortened ahead of its pair; words have five or six.
 _LONG_TEXT = 32
+
+# Tokens of a word at most: WordPiece takes what has over 100 characters for one unknown token.
+_LONG_WORD = 128
 
 
 @dataclass(frozen=True)
@@ -133,34 +136,48 @@ def _encode_texts(
     tokenizer: PreTrainedTokenizerBase, examples: Sequence[TextExample], max_length: int
 ) -> BatchEncoding:
     columns = [list(column) for column in zip(*(e.texts for e in examples), strict=True)]
-    if len(columns) == 2 and tokenizer.is_fast:
-        columns = [_shortened(tokenizer, column, max_length) for column in columns]
+    if len(columns) == 2 and tokenizer.is_fast and tokenizer.truncation_side == "right":
+        pairs = zip(*columns, strict=True)
+        shortened = _shortened(tokenizer, pairs, max_length)
+        columns = [list(column) for column in zip(*shortened, strict=True)]
     encoding: BatchEncoding = tokenizer(*columns, truncation="longest_first", max_length=max_length)
     return encoding
 
 
-def _shortened(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> list[str]:
-    """Drop the far end of very long texts, which truncation drops anyway.
+def _shortened(
+    tokenizer: PreTrainedTokenizerBase, pairs: Iterable[tuple[str, str]], max_length: int
+) -> Iterator[list[str]]:
+    """Drop the far end of very long texts of pairs, which truncation drops anyway.
 
     The tokenizer combines all that it cuts off one text of a pair with all that it cuts off the
     other: two texts of 100,000 characters take it over half a minute.
     """
-    long = [i for i, text in enumerate(texts) if len(text) > _LONG_TEXT * max_length]
-    if not long:
-        return texts
-    encoding = tokenizer(
-        [texts[i] for i in long],
-        add_special_tokens=False,
-        truncation=True,
-        # Twice what can stay: the last word may fall into other tokens where it is cut.
-        max_length=2 * max_length,
-        return_offsets_mapping=True,
-    )
-    shortened = list(texts)
-    for i, offsets in zip(long, encoding["offset_mapping"], strict=True):
-        if offsets:
-            shortened[i] = texts[i][: offsets[-1][1]]
-    return shortened
+    for pair in pairs:
+        if max(map(len, pair)) <= _LONG_TEXT * max_length:
+            yield list(pair)
+            continue
+        tokens = tokenizer(
+            list(pair), add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )["offset_mapping"]
+        lengths = [len(offsets) for offsets in tokens]
+        kept = _kept(lengths[0], lengths[1], max_length)
+        yield [
+            text[: offsets[count - 1][1]] if count < len(offsets) else text
+            for text, offsets, count in zip(pair, tokens, kept, strict=True)
+        ]
+
+
+def _kept(first: int, second: int, max_length: int) -> tuple[int, int]:
+    """Tokens of a pair's texts that are more than enough, of the longer text still the more.
+
+    Where both texts are cut and the room is odd, the longer one has a token more, the second of
+    equal ones. So what is cut here must leave them far apart: where a text ends within a word, that
+    word's tokens become others.
+    """
+    enough = max_length + _LONG_WORD
+    if first > second:
+        return min(first, 3 * enough), second if second <= 2 * enough else enough
+    return first if first <= 2 * enough else enough, min(second, 3 * enough)
 
 
 def _encode_questions(

@@ -70,7 +70,7 @@ class BuildOutcome:
         calibration: As `calibration_to_dict` has it, or None where nothing needed it.
         evaluation: Of every precision, as `evaluation_to_dict` has it.
         engines: Plans that were built, each as `EngineFile` has it.
-        fusion: What the builder fused, by precision; absent where it did not list its layers.
+        fusion: What the builder fused, by precision; absent where that is unknown of a target.
         environment: Machine and versions.
         carried: What of earlier results still holds; see `deploy.carried`.
     """

@@ -105,6 +105,7 @@ def read_model(path: Path) -> ir.Model:
                 weights[tensor.name] = _view(content, raw_data, tensor)
     if not proto.HasField("graph"):
         raise ValueError("it has no graph")
+    _check_text(proto)
     model = ir.serde.deserialize_model(proto)
     for name, weight in weights.items():
         value = model.graph.initializers[name]
@@ -117,6 +118,26 @@ def read_model(path: Path) -> ir.Model:
         )
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
+
+
+def _check_text(message: Any) -> None:
+    """Refuse strings that are no text.
+
+    Protobuf's strings are UTF-8, which it does not check of a proto2 message such as ONNX's: it
+    gives the bytes. TensorRT takes them, and its Python API then loses every message that quotes
+    one, the layers of the engine among them.
+
+    Raises:
+        ValueError: A string is not UTF-8.
+    """
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            for each in value if field.is_repeated else (value,):
+                if isinstance(each, bytes):
+                    raise ValueError(f"{field.full_name} is not UTF-8: {each!r}")
+        elif field.type == field.TYPE_MESSAGE:
+            for each in value if field.is_repeated else (value,):
+                _check_text(each)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from deploy.errors import BuildFolderError
 # The note follows the lock by milliseconds, and a killed process leaves the note of its own behind.
 _PATIENCE_S = 2.0
 
+# Who only asks whether a folder is held has the lock for an instant.
+_INSTANT_S = 0.1
+
 
 @dataclass(frozen=True)
 class Holder:
@@ -43,7 +46,7 @@ def hold_folder(path: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock, note = FileLock(path / ".lock", timeout=0), _note(path)
+    lock, note = FileLock(_lock(path), timeout=_INSTANT_S), _note(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -64,38 +67,77 @@ def hold_folder(path: Path) -> Iterator[None]:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """The process that wrote itself down as holding a folder, if it is still there."""
-    try:
-        holder = Holder(**parse_json(_note(path).read_bytes()))
-        if os.name == "posix":  # elsewhere it is no question, but a signal
-            os.kill(holder.pid, 0)
-    except PermissionError:  # it is another user's
-        return holder
-    except (OSError, OverflowError, TypeError, ValueError):
-        return None
-    return holder
+    """Who holds a folder, as far as they wrote themselves down; None where nobody holds it."""
+    return _read_note(path) if _is_held(path) else None
 
 
 def check_not_held(path: Path) -> None:
-    """Refuse to read a folder that another process is writing; writes nothing itself.
+    """Refuse to read a folder that is being written; writes nothing itself.
 
     Raises:
         BuildFolderError: Another command holds it.
     """
-    holder = read_holder(path)
-    if holder is not None and holder.pid != os.getpid():
-        raise _held(path, holder)
+    if _is_held(path):
+        raise _held(path, _await_holder(path))
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process has the lock, wherever it runs: a note tells a pid, which others reuse."""
+    try:
+        import fcntl  # not on Windows
+
+        # A shared lock needs no right to write. The flags: a pipe would wait for somebody, and
+        # FileLock follows no link either.
+        lock = os.open(_lock(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(lock)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except (ImportError, OSError):  # it cannot be asked, as on a filesystem that has no locks
+        holder = _read_note(path)
+        return holder is not None and _is_running(holder)
+    return False
+
+
+def _lock(path: Path) -> Path:
+    return path / ".lock"
 
 
 def _note(path: Path) -> Path:
     return path / ".lock.json"
 
 
+def _read_note(path: Path) -> Holder | None:
+    try:
+        return Holder(**parse_json(_note(path).read_bytes()))
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def _is_running(holder: Holder) -> bool:
+    if os.name != "posix":  # where it is no question, but a signal
+        return True
+    try:
+        os.kill(holder.pid, 0)
+    except PermissionError:  # it is another user's
+        return True
+    except (OSError, OverflowError, TypeError):
+        return False
+    return True
+
+
 def _await_holder(path: Path) -> Holder | None:
+    """Who holds a folder that is held; who is not running here may be in another container."""
     deadline = time.monotonic() + _PATIENCE_S
-    while (holder := read_holder(path)) is None and time.monotonic() < deadline:
+    while True:
+        holder = _read_note(path)
+        if (holder is not None and _is_running(holder)) or time.monotonic() > deadline:
+            return holder
         time.sleep(0.01)
-    return holder
 
 
 def _held(path: Path, holder: Holder | None) -> BuildFolderError:

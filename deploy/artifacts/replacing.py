@@ -42,7 +42,8 @@ def replace_files(folder: BuildFolder, contents: Mapping[Path, str], stage: str 
             for path, content in new.items()
         }
         for name in entries.keys() & files.keys():
-            files[name][NEXT] = entries[name]
+            if files[name] != entries[name]:  # else it would count as replaced before it is
+                files[name][NEXT] = entries[name]
         write_manifest(folder, manifest)
         for path, temporary in beside.items():
             put_in_place(temporary, path)

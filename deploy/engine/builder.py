@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -190,6 +191,17 @@ def import_flavour(flavour: Flavour) -> Any:
         ) from error
 
 
+def flavour_version(flavour: Flavour) -> str:
+    """Version of the TensorRT that is imported, whatever distribution it was installed by.
+
+    There are wheels for several CUDA versions, and NVIDIA's containers have another still.
+
+    Raises:
+        EngineError: It is not installed, or its libraries cannot be loaded.
+    """
+    return str(import_flavour(flavour).__version__)
+
+
 def _network_flags(trt: Any) -> int:
     # TensorRT 11 has no other kind of network and may drop the flag; 10.x needs it.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -233,7 +245,8 @@ def _timing_cache(trt: Any, config: Any, flavour: Flavour) -> Path | None:
 
 def _parse(trt: Any, network: Any, logger: Any, onnx: Path) -> None:
     parser = trt.OnnxParser(network, logger)
-    if parser.parse_from_file(str(onnx)):
+    # As bytes: the binding takes a path that is no UTF-8 in no other way.
+    if parser.parse_from_file(os.fsencode(onnx)):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     detail = "; ".join(

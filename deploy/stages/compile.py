@@ -6,15 +6,14 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from calib_data.progress import Progress
 from deploy.artifacts import BuildFolder, write_text
 from deploy.config import BuildConfig
-from deploy.engine.builder import BuiltEngine, EngineSpec, Flavour, build_engine
+from deploy.engine.builder import BuiltEngine, EngineSpec, Flavour, build_engine, flavour_version
 from deploy.engine.fusion import ProfileFusion, fusion_by_profile
-from deploy.engine.layer_report import report_build, report_to_json
+from deploy.engine.layer_report import LayerReport, report_build, report_to_json
 from deploy.engine.plan import PlanInfo, write_plan
 from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
@@ -45,7 +44,7 @@ def compile_stage(
     """The plan of one precision for one target.
 
     Its result has `engine`, as `EngineFile`, and `fusion`, a list of `ProfileFusion` as plain data;
-    null where the layers cannot be read.
+    null where it is unknown.
     """
     portable = flavour is Flavour.TENSORRT_RTX
     # Datacenter TensorRT builds for the GPU it runs on, and cannot be told another.
@@ -77,8 +76,8 @@ def compile_stage(
             version_compatible=spec.options.version_compatible,
         )
         plan = write_plan(folder, info, built.plan)
-        layers = folder.layers(precision.value, target)
-        fusion = _fusion(layers, spec, built, precision, target)
+        report = _report(spec, built, precision, target)
+        fusion = None if report is None else _fusion(spec, report)
         engine = EngineFile(
             precision=precision,
             flavour=flavour.value,
@@ -89,8 +88,11 @@ def compile_stage(
             seconds=round(built.seconds, 3),
         )
         written = [plan, folder.plan_info(precision.value, target)]
+        if report is not None:
+            written.append(folder.layers(precision.value, target))
+            write_text(written[-1], report_to_json(report))
         return Made(
-            written if fusion is None else [*written, layers],
+            written,
             {
                 "engine": asdict(engine),
                 "fusion": None if fusion is None else [asdict(each) for each in fusion],
@@ -106,7 +108,7 @@ def compile_stage(
             **_facts(spec, gpu),
             recipe=recipe,
             pad_token_id=inputs.dev.pad_token_id,
-            versions=versions_of(flavour.package),
+            versions={**versions_of(), flavour.value: flavour_version(flavour)},
         ),
         work=work,
     )
@@ -126,24 +128,27 @@ def _facts(spec: EngineSpec, gpu: Gpu | None) -> dict[str, Any]:
     }
 
 
-def _fusion(
-    path: Path, spec: EngineSpec, built: BuiltEngine, precision: Precision, target: str
-) -> Sequence[ProfileFusion] | None:
-    """Write the plan's layers, and hold them against the graph.
-
-    Returns:
-        None where the layers cannot be read, since the plan is good.
-    """
+def _report(
+    spec: EngineSpec, built: BuiltEngine, precision: Precision, target: str
+) -> LayerReport | None:
+    """The plan's layers; None where they cannot be read, since the plan is good."""
     try:
-        report = report_build(spec, built, target, precision.value, read_onnx(spec.onnx))
+        return report_build(spec, built, target, precision.value, read_onnx(spec.onnx))
     except EngineError as error:
-        _LOG.warning("fusion of %s is unknown: %s", spec.onnx.name, error.message)
+        _warn(spec, error)
         return None
-    write_text(path, report_to_json(report))
+
+
+def _fusion(spec: EngineSpec, report: LayerReport) -> Sequence[ProfileFusion] | None:
+    """The plan's layers held against the graph; None where they cannot be."""
     if report.expected is None:
-        return ()
+        return None
     try:
-        return fusion_by_profile(report.layers, report.expected, report.profiles, target)
+        return fusion_by_profile(report.layers, report.expected, report.profiles, report.target)
     except EngineError as error:
-        _LOG.warning("fusion of %s is unknown: %s", spec.onnx.name, error.message)
-        return ()
+        _warn(spec, error)
+        return None
+
+
+def _warn(spec: EngineSpec, error: EngineError) -> None:
+    _LOG.warning("fusion of %s is unknown: %s", spec.onnx.name, error.message)

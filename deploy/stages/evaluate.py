@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import asdict
 from typing import Any
 
@@ -11,9 +11,10 @@ from calib_data.sampler import fingerprint, fingerprint_examples
 from calib_data.tasks import Task
 from deploy.artifacts import SCHEMA_VERSION, BuildFolder, write_json
 from deploy.config import BuildConfig
+from deploy.engine.builder import Flavour, flavour_version
 from deploy.engine.opening import best_backend
 from deploy.engine.profiles import bucket_profiles
-from deploy.engine.session import Precision
+from deploy.engine.session import Backend, Precision
 from deploy.environment import cpu_name, gpu_names
 from deploy.evaluation.examples import KEPT
 from deploy.evaluation.harness import EvaluationSet
@@ -88,7 +89,7 @@ def evaluate_stage(
             data=data,
             left_out=inputs.dev.left_out,
             devices=[cpu_name(), *gpu_names()],
-            versions=versions_of(*_packages(each.value for each in executed.values())),
+            versions=_versions(set(executed.values())),
         ),
         work=work,
     )
@@ -112,13 +113,12 @@ def _data(data: EvaluationSet) -> dict[str, Any]:
     }
 
 
-def _packages(backends: Iterable[str]) -> list[str]:
-    """Distributions that execute these backends, and those that compute metrics."""
-    known = {
-        "onnxruntime": ("onnxruntime",),
-        "torch": ("torch", "triton"),
-        "tensorrt": ("tensorrt-cu13",),
-        "tensorrt-rtx": ("tensorrt-rtx-cu13",),
+def _versions(backends: Set[Backend]) -> dict[str, str | None]:
+    """Of what executes these backends, and of what computes metrics."""
+    executing = {Backend.ONNXRUNTIME: ("onnxruntime",), Backend.TORCH: ("torch", "triton")}
+    packages = [name for backend in backends for name in executing.get(backend, ())]
+    flavours = [Flavour(backend.value) for backend in backends - executing.keys()]
+    return {
+        **versions_of(*packages, "scikit-learn", "scipy"),
+        **{flavour.value: flavour_version(flavour) for flavour in flavours},
     }
-    executing = {package for backend in backends for package in known[backend]}
-    return [*sorted(executing), "scikit-learn", "scipy"]

@@ -147,9 +147,16 @@ def _compiled(records: Records) -> list[StageRecord]:
 
 
 def _fusion(records: Records) -> dict[Precision, list[ProfileFusion]]:
+    """What was fused, of each precision of which every target's layers are known.
+
+    The worst profile stands for a precision: nobody knows which that is while one is unknown.
+    """
     fusion: dict[Precision, list[ProfileFusion]] = {}
+    unknown = set()
     for record in _compiled(records):
+        precision = Precision(record.result["engine"]["precision"])
         found = [profile_fusion_from_dict(each) for each in record.result["fusion"] or ()]
-        if found:
-            fusion.setdefault(Precision(record.result["engine"]["precision"]), []).extend(found)
-    return fusion
+        if not found:
+            unknown.add(precision)
+        fusion.setdefault(precision, []).extend(found)
+    return {each: found for each, found in fusion.items() if each not in unknown}

@@ -166,6 +166,22 @@ def test_a_text_of_100_000_characters_is_cut_or_windowed():
     assert features.lengths.max() == 384
 
 
+# Some of these many words are long texts, and some of those are shortened ahead.
+LENGTHS = (5, 300, 301, 321, 330, 479, 482, 700)
+
+
+@pytest.mark.parametrize("max_length", [32, 33])
+def test_long_pairs_are_cut_as_the_plain_tokenizer_cuts_them(max_length):
+    """Where the room for tokens is odd, the longer text has one more, the second of equal ones."""
+    tokenizer = make_tokenizer()
+    pairs = [(numbered(first), numbered(second)) for first in LENGTHS for second in LENGTHS]
+    examples = tuple(TextExample(str(i), pair, 0) for i, pair in enumerate(pairs))
+    expected = tokenizer(pairs, truncation="longest_first", max_length=max_length)
+    found = tokenize(MRPC, tokenizer, examples, max_length)
+    assert [ids.tolist() for ids in found.input_ids] == expected["input_ids"]
+    assert [ids.tolist() for ids in found.token_type_ids] == expected["token_type_ids"]
+
+
 def test_an_empty_text_of_a_pair_has_no_tokens():
     features = tokenize(MRPC, make_tokenizer(), (TextExample("0", ("who", ""), 1),), 16)
     assert words(features.input_ids) == [["[CLS]", "who", "[SEP]", "[SEP]"]]

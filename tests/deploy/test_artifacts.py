@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from faults import Calls
@@ -18,6 +19,7 @@ from manifests import manifest_of
 from deploy.artifacts import (
     BuildFolder,
     check_finished,
+    check_not_held,
     check_writable,
     file_hashes,
     forget_files,
@@ -38,6 +40,15 @@ from deploy.artifacts import (
     write_text,
 )
 from deploy.errors import BuildFolderError
+
+# Beyond any pid that Linux gives.
+NOBODY = 1 << 23
+
+
+def write_note(path: Path, pid: int) -> None:
+    """What a command writes down while it holds a folder."""
+    note = {"pid": pid, "since": "2026-01-02T03:04:05+00:00"}
+    (path / ".lock.json").write_text(json.dumps(note), encoding="utf-8")
 
 
 def fill(folder: BuildFolder) -> list[str]:
@@ -124,6 +135,40 @@ def test_a_killed_writer_holds_nothing(tmp_path):
         assert read_holder(tmp_path) is None  # though its note is still there
         with hold_folder(tmp_path):
             assert read_holder(tmp_path).pid == os.getpid()
+
+
+@pytest.mark.parametrize("lock", [True, False])
+def test_a_note_whose_pid_another_process_has_now_holds_nothing(tmp_path, lock):
+    """Of a writer that was killed, in a container whose pids begin anew."""
+    write_note(tmp_path, pid=1)
+    if lock:
+        (tmp_path / ".lock").touch()
+    check_not_held(tmp_path)
+    assert read_holder(tmp_path) is None
+    assert (tmp_path / ".lock").exists() == lock
+
+
+def test_a_writer_in_another_container_holds_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("deploy.artifacts.lock._PATIENCE_S", 0.1)
+    with holding(tmp_path):
+        write_note(tmp_path, pid=NOBODY)
+        with pytest.raises(BuildFolderError, match=f"process {NOBODY}, since 2026"):
+            check_not_held(tmp_path)
+        (tmp_path / ".lock.json").unlink()
+        with pytest.raises(BuildFolderError, match="another command is writing"):
+            check_not_held(tmp_path)
+    check_not_held(tmp_path)
+
+
+def test_who_asks_whether_a_folder_is_held_stops_no_writer(tmp_path):
+    fcntl = pytest.importorskip("fcntl", reason="needs POSIX locks")
+    with hold_folder(tmp_path):
+        pass
+    asking = os.open(tmp_path / ".lock", os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    Timer(0.02, os.close, [asking]).start()
+    with hold_folder(tmp_path):
+        pass
 
 
 def test_lock_is_released_by_a_failing_build(tmp_path):
@@ -263,6 +308,8 @@ def test_replaced_files_are_whole_and_listed_whenever_that_ends(built):
     """As a full disk ends it, and as SIGKILL does, which cleans nothing up."""
     old = {path: path.read_text() for path in (built.results, built.report)}
     new = {path: f"new {text}" for path, text in old.items()} | {built.examples: "examples"}
+    same = built.path / "calibration.json"
+    new = {same: same.read_text()} | new
     ended = 0
     for kill in (False, True):
         for number in itertools.count():
@@ -284,8 +331,8 @@ def test_replaced_files_are_whole_and_listed_whenever_that_ends(built):
             for path, text in old.items():
                 path.write_text(text)
             write_manifest(built, manifest_of(built))
-    # Of three files and two manifests, each is opened, written, synced and renamed at least.
-    assert ended >= 2 * 5 * 4
+    # Of four files and two manifests, each is opened, written, synced and renamed at least.
+    assert ended >= 2 * 6 * 4
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -212,11 +213,19 @@ def test_files_that_are_no_whole_model_are_refused(run_cli, exported, tmp_path):
         ("truncated", whole[: len(whole) // 2], "cannot read"),
         ("garbage", b"garbage", "cannot read"),
         ("empty", b"", "the file is empty"),
+        ("no_text", whole.replace(b"LayerNorm", b"LayerNor\xff"), "not UTF-8"),
         ("hollow", onnx.ModelProto(ir_version=10).SerializeToString(), "no graph"),
     ):
         if content is not None:
             (tmp_path / f"{name}.onnx").write_bytes(content)
         refused(run_cli("check", tmp_path / f"{name}.onnx"), 1, said, f"{name}.onnx")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a path is text elsewhere")
+def test_a_path_that_is_no_text(run_cli, exported, tmp_path):
+    path = tmp_path / os.fsdecode(b"model\xff.onnx")
+    path.write_bytes(exported["fp8"].read_bytes())
+    assert run_cli("check", path, *CHECK).code == 0
 
 
 @pytest.mark.parametrize("opset", [5, 99])

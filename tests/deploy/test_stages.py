@@ -11,6 +11,7 @@ from checkpoints import save_random_checkpoint
 from small_builds import build_into, contents, write_inputs
 
 import deploy.engine.ort
+import deploy.stages.compile
 from deploy.artifacts import (
     BuildFolder,
     file_hashes,
@@ -24,6 +25,7 @@ from deploy.artifacts import (
 from deploy.bench.config import bench_config_from_dict
 from deploy.bench.pipeline import bench
 from deploy.engine.builder import Flavour, installed_flavours
+from deploy.errors import EngineError
 from deploy.pipeline import build
 from deploy.verification import verify_folder
 from export.recipe import PRESETS, recipe_to_dict
@@ -31,6 +33,9 @@ from export.recipe import PRESETS, recipe_to_dict
 RTX = Flavour.TENSORRT_RTX in installed_flavours()
 PLANS = ("compile.fp8.sm89", "compile.fp16.sm89") if RTX else ()
 ALL = ("export", "calibrate", "quantize.fp8", "quantize.fp16", *PLANS, "evaluate", "report")
+
+
+needs_rtx = pytest.mark.skipif(not RTX, reason="needs tensorrt-rtx: pip install tensorrt-rtx-cu13")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +102,16 @@ def test_a_changed_option_runs_only_what_depends_on_it(
     fresh = BuildFolder(tmp_path / "fresh")
     build_into(fresh.path, {**options, **changes})
     assert contents(folder) == contents(fresh)
+
+
+@needs_rtx
+def test_another_tensorrt_compiles_again(folder, options, monkeypatch):
+    """However it was installed: a container has it from no distribution that pip knows."""
+    import tensorrt_rtx
+
+    monkeypatch.setattr(tensorrt_rtx, "__version__", "1.99.0.1")
+    build_into(folder.path, options)
+    assert ran(folder) == [*PLANS, "report"]
 
 
 def test_another_checkpoint_runs_everything(folder, options, tmp_path):
@@ -245,3 +260,23 @@ def test_runs_judged_by_other_metrics_are_not_kept(options, tmp_path, run_cli):
     build_into(out.path, plain)
     runs = read_json(out.results)["runs"]
     assert [list(run["metrics"]) for run in runs] == [["matthews", "accuracy"]] * 2
+
+
+@needs_rtx
+@pytest.mark.parametrize("unknown", [None, "report_build", "fusion_by_profile"])
+def test_fusion_is_required_for_every_target(unknown, folder, options, monkeypatch):
+    """One whose layers cannot be read may be the one that did not fuse."""
+    if unknown is not None:
+        known = getattr(deploy.stages.compile, unknown)
+
+        def unreadable(*arguments):
+            if "sm120" in arguments:
+                raise EngineError("listed in another way", "compare `deploy doctor`")
+            return known(*arguments)
+
+        monkeypatch.setattr(deploy.stages.compile, unknown, unreadable)
+    build_into(folder.path, {**options, "target": "sm89,sm120", "require_fusion": True})
+    results = read_json(folder.results)
+    (gate,) = (gate for gate in results["gates"] if gate["name"] == "fusion.fp8")
+    assert gate["passed"] == (unknown is None)
+    assert (gate["value"] is None) == ("fp8" not in results["fusion"]) == (unknown is not None)

@@ -140,6 +140,18 @@ def test_pairs_get_the_token_ids_of_the_build(tokenizer, tmp_path):
     assert_same_rows(found.rows, tokenize(task, tokenizer, examples, 48))
 
 
+@pytest.mark.parametrize("max_length", [32, 33])
+def test_long_pairs_are_cut_as_the_plain_tokenizer_cuts_them(tokenizer, max_length, tmp_path):
+    task = get_task("mrpc")
+    texts = [f"{'unaffable w5 ' * count}w{count}" for count in (1, 90, 91, 170)]
+    pairs = [(first, second) for first in texts for second in texts]
+    examples = tuple(TextExample(str(i), pair, 0) for i, pair in enumerate(pairs))
+    expected = tokenizer(pairs, truncation="longest_first", max_length=max_length)["input_ids"]
+    found = served(tokenizer, task, max_length, tmp_path)(pairs)
+    assert [row.input_ids.tolist() for row in found.rows] == expected
+    assert_same_rows(found.rows, tokenize(task, tokenizer, examples, max_length))
+
+
 def test_questions_get_the_windows_of_the_build(tokenizer, tmp_path):
     task = get_task("squad")
     questions = ["  w1?", "Who?"]

@@ -103,3 +103,18 @@ def test_weight_of_another_size_than_its_shape_says(exported, tmp_path):
     onnx.save(proto, tmp_path / "model.onnx")
     with pytest.raises(ExportError, match=f"'{largest.name}'"):
         read_onnx(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("field", ["NodeProto.name", "NodeProto.input", "ValueInfoProto.name"])
+def test_names_that_are_no_text_are_refused(exported, field, tmp_path):
+    """Readers that write their errors in Python could not name what is wrong."""
+    proto = onnx.load(exported.onnx)
+    name = {
+        "NodeProto.name": proto.graph.node[0].name,
+        "NodeProto.input": proto.graph.node[-1].input[0],
+        "ValueInfoProto.name": proto.graph.output[0].name,
+    }[field].encode()
+    content = proto.SerializeToString().replace(name, name[:-1] + b"\xff")
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ExportError, match="is not UTF-8"):
+        read_onnx(tmp_path / "model.onnx")

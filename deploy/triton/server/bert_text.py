@@ -26,6 +26,9 @@ _MAX_ANSWER_LENGTH = 30
 # Characters per token beyond which a text is shortened ahead of its pair; words have five or six.
 _LONG_TEXT = 32
 
+# Tokens of a word at most.
+_LONG_WORD = 128
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -144,8 +147,6 @@ class TextTokenizer:
             strategy="only_second" if windows else "longest_first",
             direction=spec.truncation_side,
         )
-        # Twice what can stay: the last word may fall into other tokens where it is cut.
-        self._shortening = _truncating(self._plain, 2 * spec.max_length)
 
     def __call__(self, examples: Sequence[Sequence[str]]) -> Tokenized:
         """Turn examples into rows.
@@ -157,8 +158,7 @@ class TextTokenizer:
             return self._questions(examples)
         texts = [tuple(each) for each in examples]
         if len(self._spec.columns) == 2:
-            columns = [self._shortened(column) for column in zip(*texts, strict=True)]
-            texts = list(zip(*columns, strict=True))
+            texts = [self._shortened(first, second) for first, second in texts]
         inputs = texts if len(self._spec.columns) == 2 else [text for (text,) in texts]
         encodings = self._cutting.encode_batch(inputs)
         rows = (self._row(index, each) for index, each in enumerate(encodings))
@@ -186,23 +186,19 @@ class TextTokenizer:
             refused,
         )
 
-    def _shortened(self, texts: Sequence[str]) -> list[str]:
-        """Drop the far end of very long texts, which truncation drops anyway.
+    def _shortened(self, first: str, second: str) -> tuple[str, str]:
+        """Drop the far end of very long texts of a pair, which truncation drops anyway.
 
         The library combines all that it cuts off one text of a pair with all that it cuts off the
         other: two texts of 100,000 characters take it over half a minute.
         """
-        if self._spec.truncation_side != "right":
-            return list(texts)
-        shortened = list(texts)
-        long = [i for i, text in enumerate(texts) if len(text) > _LONG_TEXT * self._spec.max_length]
-        encodings = self._shortening.encode_batch(
-            [texts[i] for i in long], add_special_tokens=False
-        )
-        for i, encoding in zip(long, encodings, strict=True):
-            if encoding.offsets:
-                shortened[i] = texts[i][: encoding.offsets[-1][1]]
-        return shortened
+        spec = self._spec
+        long = max(len(first), len(second)) > _LONG_TEXT * spec.max_length
+        if spec.truncation_side != "right" or not long:
+            return first, second
+        one, other = self._plain.encode_batch([first, second], add_special_tokens=False)
+        kept = _kept(len(one), len(other), spec.max_length)
+        return _cut(first, one, kept[0]), _cut(second, other, kept[1])
 
     def _row(self, example: int, encoding: Encoding) -> Row:
         ids = np.array(encoding.ids, dtype=np.int64)
@@ -327,6 +323,18 @@ def _texts(texts: Sequence[str]) -> NDArray[Any]:
     encoded = np.empty((len(texts), 1), dtype=object)
     encoded[:, 0] = [text.encode("utf-8") for text in texts]
     return encoded
+
+
+def _kept(first: int, second: int, max_length: int) -> tuple[int, int]:
+    """Tokens of a pair's texts that are more than enough; see `calib_data.features`."""
+    enough = max_length + _LONG_WORD
+    if first > second:
+        return min(first, 3 * enough), second if second <= 2 * enough else enough
+    return first if first <= 2 * enough else enough, min(second, 3 * enough)
+
+
+def _cut(text: str, encoding: Encoding, count: int) -> str:
+    return text[: encoding.offsets[count - 1][1]] if count < len(encoding) else text
 
 
 def _truncating(tokenizer: Tokenizer, max_length: int, **options: Any) -> Tokenizer:
