@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from calib_data.blocks import as_blocks
 from calib_data.errors import ToolchainError
-from calib_data.features import tokenize
+from calib_data.features import Features, tokenize
 from calib_data.progress import Progress, SilentProgress
 from calib_data.sampler import CalibrationSet, fingerprint, sample_examples
 from deploy.artifacts import write_text
@@ -62,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all cells of one checkpoint share; goes to other processes.
+    """What all cells of one checkpoint share.
 
     Attributes:
         folder: Holds model.fp32.onnx, and the calibration table of each seed.
@@ -140,9 +141,11 @@ def run_all(
         for job in jobs:
             yield job, run_cell(bench, job, progress)
         return
+    blocks = [block.result() for block in bench.data.blocks]
+    packed = replace(bench, data=replace(bench.data, blocks=()))
     with _workers(at_once) as executor:
         futures: dict[Future[Cell | str], Job] = {
-            executor.submit(run_cell, bench, job): job for job in jobs
+            executor.submit(_run_packed, packed, blocks, job): job for job in jobs
         }
         for done in progress.track(as_completed(futures), "Evaluating", total=len(futures)):
             yield futures[done], done.result()
@@ -181,6 +184,12 @@ def _limit_threads(threads: int) -> None:
         return options
 
     onnxruntime.SessionOptions = limited
+
+
+def _run_packed(packed: Bench, blocks: Sequence[Features], job: Job) -> Cell | str:
+    """`run_cell` in another process, where futures cannot go; the rows of each block can."""
+    there = tuple(block for rows in blocks for block in as_blocks(rows))
+    return run_cell(replace(packed, data=replace(packed.data, blocks=there)), job)
 
 
 def run_cell(bench: Bench, job: Job, progress: Progress | None = None) -> Cell | str:

@@ -126,7 +126,7 @@ def measure(
             probes += session_probes(session, precision, cuda_graph=True, batches=batches)
             sessions[precision] = session
     if not options.no_baseline:
-        model = BaselineModel(build, str(folder / "checkpoint"), _TASK, len(shapes))
+        model = BaselineModel(build, str(folder / "checkpoint"), get_task(_TASK).head, len(shapes))
         probes += baseline_probes(Baseline.TORCH_COMPILE, model)
     start = machine_state()
     measured = sweep(

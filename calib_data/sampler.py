@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calib_data.features import Features
 from calib_data.tasks import Examples, TextExample
+
+_NO_OFFSETS = np.empty((0, 2), dtype=np.int32)
 
 
 @dataclass(frozen=True)
@@ -74,17 +77,31 @@ def split_sample(examples: Examples, counts: tuple[int, ...], seed: int) -> tupl
 
 
 def fingerprint(features: Features) -> str:
-    """Identify the rows that a calibrator saw.
+    """Identify tokenized rows: what a model is fed, and for SQuAD where in the text it stands.
 
     Returns:
-        SHA-256, in hexadecimal, over each row's length and token ids (little-endian int64), in
-        order.
+        SHA-256, in hexadecimal, over the rows in order: of each its length, token ids, segment ids
+        and SQuAD's offsets (all little-endian int64).
     """
     digest = hashlib.sha256()
-    for ids in features.input_ids:
+    offsets = features.offsets or (_NO_OFFSETS,) * len(features.input_ids)
+    for parts in zip(features.input_ids, features.token_type_ids, offsets, strict=True):
         # Without the length, moving a token from one row to the next would go unseen.
-        digest.update(len(ids).to_bytes(8, "little"))
-        digest.update(ids.astype("<i8").tobytes())
+        digest.update(len(parts[0]).to_bytes(8, "little"))
+        for part in parts:
+            digest.update(part.astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint_examples(examples: Examples) -> str:
+    """Identify examples, labels included, before any tokenizer has seen them.
+
+    Returns:
+        SHA-256, in hexadecimal, over all fields of each example, in order.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps(asdict(example), sort_keys=True).encode("utf-8"))
     return digest.hexdigest()
 
 

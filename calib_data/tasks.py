@@ -52,11 +52,13 @@ class UserFiles:
     Attributes:
         train: Files of the training split, in order; may be empty.
         dev: Files of the development split, in order; at least one.
-        digest: SHA-256, in hexadecimal, of the task file that names them.
+        text: Content of the task file that names them.
+        digest: Its SHA-256, in hexadecimal.
     """
 
     train: tuple[Path, ...]
     dev: tuple[Path, ...]
+    text: str
     digest: str
 
 

@@ -52,7 +52,19 @@ def load_task(path: Path) -> Task:
     Raises:
         TaskFileError: The file is missing, is not YAML, or a field is missing, unknown or wrong.
     """
-    content = _read(path)
+    return parse_task(path, _read(path))
+
+
+def parse_task(path: Path, content: bytes) -> Task:
+    """A task out of a task file's content.
+
+    Args:
+        path: Where the file is or was; its data files' paths start at its folder.
+        content: What is in it.
+
+    Raises:
+        TaskFileError: It is not YAML, or a field is missing, unknown or wrong.
+    """
     plain = _parse(path, content)
     unknown = [str(key) for key in plain if key not in _KEYS]
     if unknown:
@@ -66,6 +78,7 @@ def load_task(path: Path) -> Task:
     files = UserFiles(
         train=_files(path, plain, "train"),
         dev=_files(path, plain, "dev"),
+        text=content.decode("utf-8"),
         digest=hashlib.sha256(content).hexdigest(),
     )
     if not files.dev:

@@ -13,13 +13,14 @@ REFERENCE = "fp32"
 
 
 def carry_over(
-    earlier: Mapping[str, Any], unchanged: Set[str], *, same_data: bool
+    earlier: Mapping[str, Any], unchanged: Set[str], *, same_model: bool, same_data: bool
 ) -> dict[str, Any]:
     """The parts of earlier results that are still true.
 
     Args:
         earlier: results.json as it was.
         unchanged: Precisions whose models, plans included, are the same files as then.
+        same_model: Whether the checkpoint is the same as then; baselines are of it alone.
         same_data: Whether model, task and development examples are the same as then.
 
     Returns:
@@ -27,7 +28,7 @@ def carry_over(
     """
     return {
         **(_evaluations(earlier, unchanged) if same_data else {}),
-        **_benchmark(earlier, unchanged),
+        **_benchmark(earlier, unchanged, same_model),
     }
 
 
@@ -43,15 +44,20 @@ def _evaluations(earlier: Mapping[str, Any], unchanged: Set[str]) -> dict[str, A
     }
 
 
-def _benchmark(earlier: Mapping[str, Any], unchanged: Set[str]) -> dict[str, Any]:
-    rows = [row for row in earlier["latency"] if row["precision"] in unchanged]
-    if not rows:
+def _benchmark(earlier: Mapping[str, Any], unchanged: Set[str], same_model: bool) -> dict[str, Any]:
+    def holds(row: Mapping[str, Any]) -> bool:
+        # What another backend than the sweep's own ran is a baseline: the checkpoint itself, in a
+        # precision that need not have been built.
+        return same_model if row["backend"] != row["sweep"] else row["precision"] in unchanged
+
+    rows = [row for row in earlier["latency"] if holds(row)]
+    own = [row for row in rows if row["backend"] == row["sweep"]]
+    if not own:  # a baseline alone compares nothing
         return {}
+    measured = {row["sweep"] for row in own}
+    rows = [row for row in rows if row["sweep"] in measured]
     # A comparison is of everything that was measured together.
-    whole = {row["sweep"] for row in rows} - {
-        row["sweep"] for row in earlier["latency"] if row["precision"] not in unchanged
-    }
-    measured = {row["sweep"] for row in rows}
+    whole = measured - {row["sweep"] for row in earlier["latency"] if not holds(row)}
     environment = earlier.get("bench_environment", {})
     return {
         "latency": rows,

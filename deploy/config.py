@@ -255,13 +255,26 @@ def _model(value: Any) -> str:
 
 
 def _recipes(value: Any) -> tuple[QuantRecipe, ...]:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) or _is_inline(value):
         value = (value,)
     items = value if isinstance(value, (list, tuple)) else parse_items(value)
     return tuple(_recipe(item) for item in items)
 
 
+def _is_inline(value: Any) -> bool:
+    """Whether text is a recipe itself, as `build_command` writes it; no preset begins so."""
+    return isinstance(value, str) and value.startswith("{")
+
+
 def _recipe(item: Any) -> QuantRecipe:
+    if _is_inline(item):
+        try:
+            item = parse_yaml(item.encode("utf-8"))
+        except NotParsableError as error:
+            raise RecipeError(
+                f"--recipe begins with a brace and is not YAML: {error}",
+                "quote it as a whole, or give a YAML file",
+            ) from error
     if not isinstance(item, Mapping):
         return load_recipe(str(item))
     try:

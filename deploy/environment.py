@@ -12,7 +12,9 @@ from pathlib import Path
 PACKAGES = (
     "bert-trt-deploy",
     "torch",
+    "triton",
     "transformers",
+    "tokenizers",
     "datasets",
     "nvidia-modelopt",
     "onnx",
@@ -21,6 +23,8 @@ PACKAGES = (
     "onnxruntime",
     "tensorrt-rtx-cu13",
     "tensorrt-cu13",
+    "scikit-learn",
+    "scipy",
 )
 
 

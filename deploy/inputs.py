@@ -75,10 +75,10 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
     source = str(ensure_demo_model(progress)) if config.model == DEMO else config.model
     if task.labels_from_checkpoint:
         task = with_labels(task, label_names(source, allow_pickle=config.allow_pickle))
-    dev = load_examples(task, Split.DEV, config.data_dir)
+    every = load_examples(task, Split.DEV, config.data_dir)
     calibrates = any(precision.calibrated for precision in config.precision)
     train: Examples = load_examples(task, Split.TRAIN, config.data_dir) if calibrates else ()
-    dev = first_examples(dev, config.limit)
+    dev = first_examples(every, config.limit)
     with progress.status(f"Reading {config.model}"):
         checkpoint = read_checkpoint(source, task, allow_pickle=config.allow_pickle)
     task = replace(task, output_order=checkpoint.label_order or ())
@@ -96,7 +96,9 @@ def load_inputs(config: BuildConfig, progress: Progress) -> BuildInputs:
         checkpoint=checkpoint,
         max_length=max_length,
         buckets=buckets,
-        dev=EvaluationSet(task, dev, blocks, checkpoint.tokenizer.pad_token_id),
+        dev=EvaluationSet(
+            task, dev, blocks, checkpoint.tokenizer.pad_token_id, len(every) - len(dev)
+        ),
         train=train,
         flavour=flavour,
         targets=targets,

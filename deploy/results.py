@@ -12,7 +12,7 @@ from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.fusion import ProfileFusion, fusion_counts, fusion_to_dict
 from deploy.engine.session import Precision
 from deploy.evaluation.gates import fusion_gates, worst_profile
-from deploy.evaluation.results import judge_gates, with_evaluation
+from deploy.evaluation.results import with_evaluation, with_gates
 from export.calibration_table import CalibrationTable
 from export.recipe import recipe_to_dict
 
@@ -95,6 +95,7 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "model": outcome.config.model,
         "task": outcome.task.identity,
+        "task_file": None if outcome.task.files is None else outcome.task.files.text,
         "labels": None if outcome.labels is None else _labels(outcome.labels),
         "model_fingerprint": outcome.model_fingerprint,
         "data_fingerprint": outcome.data_fingerprint,
@@ -121,10 +122,7 @@ def results_to_dict(outcome: BuildOutcome) -> dict[str, Any]:
         "config": config_to_dict(outcome.config),
     }
     results = with_evaluation({**plain, **outcome.carried}, outcome.evaluation)
-    return {
-        **results,
-        "gates": judge_gates(results, outcome.task, outcome.config.accuracy_limits),
-    }
+    return with_gates(results, outcome.task, outcome.config.accuracy_limits)
 
 
 def _fusion_gates(outcome: BuildOutcome) -> list[dict[str, Any]]:

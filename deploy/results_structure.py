@@ -50,7 +50,7 @@ _run = record(
         "n": some,
         "seconds": quantity,
     },
-    {"simulated_parts": _texts, "compare": _comparison},
+    {"examples_total": some, "simulated_parts": _texts, "compare": _comparison},
 )
 
 _FUSION = {
@@ -199,6 +199,21 @@ _environment = record(
 
 _effort = record({"iterations": number, "seconds": number, "warmup": number})
 
+_bench_config = record(
+    {
+        "precision": sequence(_precision, least=1),
+        "backend": _backend,
+        "batch": sequence(some, least=1),
+        "sequence": sequence(some, least=1),
+        "baseline": _texts,
+        "model": optional(text),
+        "cuda_graph": flag,
+        "iterations": some,
+        "seconds": quantity,
+        "warmup": quantity,
+    }
+)
+
 _changed = mapping(
     record({"backend": text, "total": count, "examples": sequence(_example)}), key=_precision
 )
@@ -246,11 +261,20 @@ _results = record(
                 }
             )
         ),
+        "task_file": optional(text),
         "model_fingerprint": text,
         "data_fingerprint": text,
+        "limits": record(
+            {
+                "max_drop": optional(quantity),
+                "min": mapping(number),
+                "min_agreement": optional(quantity),
+            }
+        ),
         "changed_examples": _changed,
         "crossover": sequence(_crossover),
-        "bench_environment": mapping(record({}, {"effort": _effort})),
+        # Earlier versions kept nothing of what a benchmark was asked for but `effort`.
+        "bench_environment": mapping(record({}, {"config": _bench_config, "effort": _effort})),
     },
 )
 

@@ -19,7 +19,7 @@ from deploy.artifacts import (
 from deploy.engine.plan import plan_info_from_dict
 from deploy.errors import BuildFolderError
 from deploy.paths import inside
-from deploy.report.commands import build_command
+from deploy.rebuild import build_command
 from export.calibration_table import read_table
 from export.errors import CalibrationError
 

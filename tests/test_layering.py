@@ -18,6 +18,7 @@ ENGINE_KNOWS = {
     "deploy.engine",
     "deploy.environment",
     "deploy.errors",
+    "deploy.rebuild",  # what the remedy of a plan that does not load is
     "deploy.structure",
 }
 

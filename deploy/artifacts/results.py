@@ -7,7 +7,7 @@ from typing import Any
 
 from calib_data.errors import UsageError
 from deploy.artifacts.layout import BuildFolder
-from deploy.artifacts.manifest import check_finished
+from deploy.artifacts.manifest import check_finished, check_listed
 from deploy.artifacts.reading import read_json
 from deploy.errors import BuildFolderError
 
@@ -19,14 +19,14 @@ def read_results(folder: BuildFolder) -> dict[str, Any]:
     """Read results.json.
 
     Raises:
-        BuildFolderError: It is missing or damaged, of a build that was stopped, or of another
-            version.
+        BuildFolderError: It is missing or damaged, not what its manifest lists, of a build that
+            was stopped, or of another version.
     """
     # Here, because writing a build needs none of it.
     from deploy.results_structure import check_results
 
     if folder.manifest.is_file():  # else results alone, which can still be shown
-        check_finished(folder)
+        check_listed(folder, check_finished(folder), folder.results)
     results = read_json(folder.results)
     version = results.get("schema_version") if isinstance(results, dict) else None
     if version != SCHEMA_VERSION:

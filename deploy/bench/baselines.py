@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from calib_data.quiet import quiet_transformers
-from calib_data.tasks import Head, get_task
+from calib_data.tasks import Head
 from deploy.artifacts import BuildFolder
 from deploy.bench.probes import device_probes, host_probe
 from deploy.bench.sweep import Contestant, Probe
@@ -39,13 +39,13 @@ class BaselineModel:
     Attributes:
         folder: The build, for its ONNX.
         checkpoint: What it was made from: folder or hub id.
-        task: Name of the task that it was made for.
+        head: Of the model.
         shapes: How many shapes will be measured.
     """
 
     folder: BuildFolder
     checkpoint: str
-    task: str
+    head: Head
     shapes: int
 
 
@@ -105,7 +105,7 @@ def _load(baseline: Baseline, model: BaselineModel, dtype: torch.dtype) -> torch
     auto = {
         Head.SEQUENCE_CLASSIFICATION: AutoModelForSequenceClassification,
         Head.QUESTION_ANSWERING: AutoModelForQuestionAnswering,
-    }[get_task(model.task).head]
+    }[model.head]
     try:
         with quiet_transformers():
             loaded: torch.nn.Module = auto.from_pretrained(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,35 @@ def bench_config_from_dict(plain: Mapping[str, Any]) -> BenchConfig:
         cuda_graph=given.get("cuda_graph", True),
         effort=Effort(**effort),
         **parsed,
+    )
+
+
+def bench_config_to_dict(config: BenchConfig) -> dict[str, Any]:
+    """The configuration as plain data that `bench_config_from_dict` takes back, without `out`."""
+
+    def plain(values: Sequence[Enum] | None) -> list[str] | None:
+        return None if values is None else [each.value for each in values]
+
+    return {
+        "precision": plain(config.precision),
+        "backend": None if config.backend is None else config.backend.value,
+        "batch": None if config.batch is None else list(config.batch),
+        "sequence": None if config.sequence is None else list(config.sequence),
+        "baseline": plain(config.baseline),
+        "model": config.model,
+        "cuda_graph": config.cuda_graph,
+        **asdict(config.effort),
+    }
+
+
+def settled(config: BenchConfig, plan: BenchPlan, backend: Backend) -> BenchConfig:
+    """A benchmark with what its defaults came to, so that it is repeated on any machine."""
+    return replace(
+        config,
+        precision=plan.precisions,
+        backend=backend,
+        batch=tuple(dict.fromkeys(shape.batch for shape in plan.shapes)),
+        sequence=tuple(dict.fromkeys(shape.sequence for shape in plan.shapes)),
     )
 
 

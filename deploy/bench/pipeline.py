@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from calib_data.demo.model import ensure_demo_model
@@ -17,7 +16,13 @@ from deploy.artifacts import (
     replace_files,
 )
 from deploy.bench.baselines import BaselineModel, baseline_probes
-from deploy.bench.config import BenchConfig, BenchPlan, plan_bench
+from deploy.bench.config import (
+    BenchConfig,
+    BenchPlan,
+    bench_config_to_dict,
+    plan_bench,
+    settled,
+)
 from deploy.bench.crossover import crossover
 from deploy.bench.environment import machine_state
 from deploy.bench.probes import on_gpu, session_probes
@@ -27,6 +32,7 @@ from deploy.bench.tokens import token_sets, vocabulary_size
 from deploy.config import DEMO
 from deploy.engine.opening import best_backend, open_session
 from deploy.engine.session import Backend
+from deploy.evaluation.pipeline import settled_task
 from deploy.report.writing import rendered_reports
 
 # Of token ids and of the order within rounds: two benchmarks feed the same.
@@ -67,7 +73,7 @@ def bench(config: BenchConfig, progress: Progress | None = None) -> tuple[Backen
             progress=progress,
         )
         environment = {
-            "effort": asdict(config.effort),
+            "config": bench_config_to_dict(settled(config, plan, backend)),
             "start": start,
             "end": machine_state(),
         }
@@ -108,7 +114,7 @@ def _baseline_probes(
     model = BaselineModel(
         folder=folder,
         checkpoint=str(ensure_demo_model(progress)) if source == DEMO else source,
-        task=results["task"],
+        head=settled_task(results).head,
         shapes=len(plan.shapes),
     )
     probes: list[Probe] = []

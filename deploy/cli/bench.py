@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from deploy.cli.options import LogFile, LogLevelOption, Number, Quiet, Text
+from deploy.cli.options import BackendOption, LogFile, LogLevelOption, Number, Quiet, Text
 from deploy.cli.output import LogLevel, working
 
 Seconds = Optional[float]  # noqa: UP045
@@ -19,13 +19,7 @@ def command(
         Text,
         typer.Option(help="Any of fp32,fp16,int8,fp8, comma-separated.", show_default="all built"),
     ] = None,
-    backend: Annotated[
-        Text,
-        typer.Option(
-            help="What runs them: auto, onnxruntime, torch, tensorrt or tensorrt-rtx.",
-            show_default="auto",
-        ),
-    ] = None,
+    backend: BackendOption = None,
     batch: Annotated[
         Text, typer.Option(help="Batch sizes.", show_default="1,8,32, up to --max-batch")
     ] = None,

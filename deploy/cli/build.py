@@ -9,6 +9,7 @@ import typer
 
 from deploy.cli.options import (
     AllowPickle,
+    BackendOption,
     Buckets,
     CalibSamples,
     DataDir,
@@ -50,9 +51,7 @@ def command(
             show_default="this GPU's, or sm89",
         ),
     ] = None,
-    backend: Annotated[
-        Text, typer.Option(help="What runs evaluation: auto or onnxruntime.", show_default="auto")
-    ] = None,
+    backend: BackendOption = None,
     high_precision: HighPrecision = None,
     buckets: Buckets = None,
     max_batch: MaxBatch = None,
@@ -84,7 +83,10 @@ def command(
     ] = None,
     recipe: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Recipe name or YAML file; may be repeated.", show_default=False),
+        typer.Option(
+            help="Recipe name, YAML file, or its content in braces; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     max_drop: MaxDrop = None,
     minimum: Minimum = None,

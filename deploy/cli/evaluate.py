@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from deploy.cli.options import (
+    BackendOption,
     Limit,
     LogFile,
     LogLevelOption,
@@ -26,13 +27,7 @@ def command(
         Text,
         typer.Option(help="Any of fp32,fp16,int8,fp8, comma-separated.", show_default="all built"),
     ] = None,
-    backend: Annotated[
-        Text,
-        typer.Option(
-            help="What runs them: auto, onnxruntime, torch, tensorrt or tensorrt-rtx.",
-            show_default="auto",
-        ),
-    ] = None,
+    backend: BackendOption = None,
     data_dir: Annotated[
         Text,
         typer.Option(help="Local data, holding glue/ or squad/.", show_default="the build's"),

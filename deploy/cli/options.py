@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from deploy.cli.output import LogLevel
+from deploy.engine.session import Backend
 
 # typer reads the annotations of a command at run time, where Python 3.10 knows Optional best.
 Text = Optional[str]  # noqa: UP045
@@ -34,6 +35,14 @@ DataDir = Annotated[
     Text,
     typer.Option(
         help="Local data, holding glue/ or squad/; docs/tasks.md.", show_default="the hub"
+    ),
+]
+_BACKENDS = ("auto", *(backend.value for backend in Backend))
+BackendOption = Annotated[
+    Text,
+    typer.Option(
+        help=f"What runs the models: {', '.join(_BACKENDS[:-1])} or {_BACKENDS[-1]}.",
+        show_default="auto",
     ),
 ]
 HighPrecision = Annotated[

@@ -16,19 +16,14 @@ def command(
 
     docs/reading-the-report.md explains them.
     """
-    from deploy.artifacts import BuildFolder, hold_folder, read_results, replace_files
+    from deploy.artifacts import BuildFolder
     from deploy.cli.bench_tables import print_benchmark
     from deploy.cli.output import print_json, result_console
     from deploy.cli.tables import print_results
-    from deploy.report.writing import rendered_reports, write_reports
+    from deploy.report.writing import report_folder
 
     folder = BuildFolder(Path(out))
-    results = read_results(folder)
-    with hold_folder(folder.path):
-        if folder.manifest.is_file():
-            replace_files(folder, rendered_reports(folder, results))
-        else:
-            write_reports(folder, results)
+    results = report_folder(folder)
     if as_json:
         print_json(results)
         return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
-from deploy.artifacts import BuildFolder
+from deploy.artifacts import BuildFolder, check_listed, read_manifest
 from deploy.engine.builder import Flavour, installed_flavours
 from deploy.engine.cuda import CudaRuntime
 from deploy.engine.ort import OrtSession
@@ -37,11 +38,12 @@ def open_session(
     Raises:
         BackendError: The backend is not available here, or refuses the model.
         PlanError: The engine is damaged, or of another machine.
+        BuildFolderError: The ONNX model is not what the manifest lists.
     """
     if backend is Backend.ONNXRUNTIME:
-        return OrtSession(folder.onnx(precision.value), precision, profiles, pad_token_id)
+        return OrtSession(_listed_onnx(folder, precision), precision, profiles, pad_token_id)
     if backend is Backend.TORCH:
-        return TorchSession(folder.onnx(precision.value), precision, profiles, pad_token_id)
+        return TorchSession(_listed_onnx(folder, precision), precision, profiles, pad_token_id)
     target = _target()
     if target is None:
         raise BackendError(
@@ -67,6 +69,17 @@ def best_backend(folder: BuildFolder, precisions: Iterable[Precision]) -> Backen
     if Flavour.TENSORRT in installed_flavours() and all(plan.is_file() for plan in plans):
         return Backend.TENSORRT
     return Backend.TORCH if _torch_has_cuda() else Backend.ONNXRUNTIME
+
+
+def _listed_onnx(folder: BuildFolder, precision: Precision) -> Path:
+    """The ONNX model, once it and the weights beside it are known to be the build's."""
+    path = folder.onnx(precision.value)
+    manifest = read_manifest(folder)
+    check_listed(folder, manifest, path)
+    weights = path.with_name(f"{path.name}.data")
+    if weights.exists():  # of a model too large for one file
+        check_listed(folder, manifest, weights)
+    return path
 
 
 def _target() -> str | None:

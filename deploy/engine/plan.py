@@ -29,6 +29,7 @@ from deploy.engine.profiles import Profile, Shape
 from deploy.engine.session import Precision
 from deploy.environment import find_gpus
 from deploy.errors import BuildFolderError, EngineError, PlanError
+from deploy.rebuild import build_command
 from deploy.structure import count, flag, optional, record, sequence, some, text
 
 _LOG = logging.getLogger(__name__)
@@ -185,15 +186,7 @@ def _listed_files(folder: BuildFolder, path: Path) -> tuple[Mapping[str, Any], s
             f"'{path}' has no manifest that vouches for it, so it is not loaded: {error}",
             f"build it again: deploy build … --out {shlex.quote(str(folder.path))}",
         ) from error
-    config = manifest["config"]
-    options = {
-        "--model": config["model"],
-        "--task": config["task"],
-        "--precision": ",".join(config["precision"]),
-        "--out": str(folder.path),
-    }
-    command = shlex.join(("deploy", "build", *(word for each in options.items() for word in each)))
-    return dict(manifest["files"]), command
+    return dict(manifest["files"]), build_command(manifest["config"], folder.path)
 
 
 def _read_listed(folder: BuildFolder, files: Mapping[str, Any], path: Path, remedy: str) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploy.engine.session import Precision
 
@@ -74,6 +74,15 @@ def agreement_gates(
         )
         for precision, comparison in comparisons.items()
     )
+
+
+def limits_to_dict(limits: AccuracyLimits) -> dict[str, Any]:
+    """Limits as plain data, by the names of their options."""
+    return {
+        "max_drop": limits.max_drop,
+        "min": dict(limits.minima),
+        "min_agreement": limits.min_agreement,
+    }
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,14 @@ class EvaluationSet:
         examples: Its development examples.
         blocks: The same, tokenized; those at the end may still be in the making.
         pad_token_id: What padding is written as.
+        left_out: How many more examples the data set has, which are not judged.
     """
 
     task: Task
     examples: Examples
     blocks: Blocks
     pad_token_id: int
+    left_out: int = 0
 
     @cached_property
     def features(self) -> Features:
@@ -74,6 +76,7 @@ class Run:
         info: What executed it, and how.
         metrics: Metric name to value, 0 to 1, correlations from -1.
         n: Number of examples.
+        examples_total: Number of examples in the data set, those that were left out too.
         seconds: Time in the session, tokenization and metrics left out.
         predictions: What it predicted.
     """
@@ -83,6 +86,7 @@ class Run:
     info: SessionInfo
     metrics: dict[str, float]
     n: int
+    examples_total: int
     seconds: float
     predictions: Predictions
 
@@ -124,6 +128,7 @@ def judge(
         info=info,
         metrics=score(data.task, data.examples, predictions),
         n=len(data.examples),
+        examples_total=len(data.examples) + data.left_out,
         seconds=outputs.seconds,
         predictions=predictions,
     )

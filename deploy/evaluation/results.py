@@ -11,12 +11,13 @@ from deploy.artifacts import SCHEMA_VERSION
 from deploy.engine.session import Precision
 from deploy.evaluation.compare import Comparison, Drop
 from deploy.evaluation.examples import SHOWN, changed_to_dict
-from deploy.evaluation.gates import AccuracyLimits, accuracy_gates
+from deploy.evaluation.gates import AccuracyLimits, accuracy_gates, limits_to_dict
 from deploy.evaluation.harness import Run
 from deploy.evaluation.stage import Evaluation
+from deploy.evidence import best_evidence
 
 # What a run found; all else says what it was.
-_FOUND = ("metrics", "seconds", "compare")
+_FOUND = ("metrics", "examples_total", "seconds", "compare")
 
 
 def evaluation_to_dict(evaluation: Evaluation, limit: int = SHOWN) -> dict[str, Any]:
@@ -53,9 +54,8 @@ def with_evaluation(results: Mapping[str, Any], found: Mapping[str, Any]) -> dic
     """results.json with another evaluation.
 
     Its runs are added; one of the very kind of an earlier one takes that one's place. `accuracy` is
-    the best evidence of each precision: the run on the most examples, of those one that was
-    executed before one that was simulated, of those the last. `compare` and `changed_examples` are
-    that run's, against FP32 on the same examples in the same evaluation.
+    the best evidence of each precision, as `deploy.evidence` has it. `compare` and
+    `changed_examples` are that run's, against FP32 on the same examples in the same evaluation.
 
     Args:
         results: What it was.
@@ -63,7 +63,7 @@ def with_evaluation(results: Mapping[str, Any], found: Mapping[str, Any]) -> dic
     """
     kinds = [_kind(run) for run in found["runs"]]
     runs = [*(run for run in results["runs"] if _kind(run) not in kinds), *found["runs"]]
-    best = _best_evidence(runs)
+    best = best_evidence(runs)
     return {
         **results,
         "accuracy": {
@@ -98,10 +98,11 @@ def examples_to_dict(
     }
 
 
-def judge_gates(
-    results: Mapping[str, Any], task: Task, limits: AccuracyLimits
-) -> list[dict[str, Any]]:
-    """The gates on predictions, by the best evidence, and those that only a build can judge."""
+def with_gates(results: Mapping[str, Any], task: Task, limits: AccuracyLimits) -> dict[str, Any]:
+    """results.json with its gates judged anew, and the limits that they were judged by.
+
+    Gates on predictions are judged by the best evidence; those that only a build can judge stay.
+    """
     metrics = {
         Precision(name): results["accuracy"][name]["metrics"]
         for name in results["config"]["precision"]
@@ -111,7 +112,11 @@ def judge_gates(
     }
     gates = accuracy_gates(limits, task.metrics[0], metrics, comparisons)
     fusion = [gate for gate in results["gates"] if gate["name"].startswith("fusion.")]
-    return [*map(asdict, gates), *fusion]
+    return {
+        **results,
+        "gates": [*map(asdict, gates), *fusion],
+        "limits": limits_to_dict(limits),
+    }
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
@@ -126,6 +131,7 @@ def run_to_dict(run: Run) -> dict[str, Any]:
         "device": run.info.device,
         "metrics": run.metrics,
         "n": run.n,
+        "examples_total": run.examples_total,
         "seconds": round(run.seconds, 3),
     }
 
@@ -161,27 +167,13 @@ def comparison_from_dict(plain: Mapping[str, Any]) -> Comparison:
 
 def _evidence(runs: Iterable[Mapping[str, Any]], found: Mapping[str, Any]) -> dict[str, Any]:
     """The changed examples of those runs that are the best evidence among all runs."""
-    best = _best_evidence(runs)
+    best = best_evidence(runs)
     return {
         run["precision"]: found["changed_examples"][run["precision"]]
         for run in found["runs"]
         if run["precision"] in found["changed_examples"]
         and _kind(best[run["precision"]]) == _kind(run)
     }
-
-
-def _best_evidence(runs: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    best: dict[str, Mapping[str, Any]] = {}
-    for run in runs:
-        known = best.get(run["precision"])
-        if known is None or _worth(run) >= _worth(known):
-            best[run["precision"]] = run
-    return best
-
-
-def _worth(run: Mapping[str, Any]) -> tuple[int, bool, int]:
-    # Of two that were executed, the one that left less of the graph to other arithmetic.
-    return run["n"], not run["simulated"], -len(run.get("simulated_parts", ()))
 
 
 def _kind(run: Mapping[str, Any]) -> dict[str, Any]:

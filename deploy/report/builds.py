@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deploy.artifacts import SCHEMA_VERSION
+from deploy.evidence import shown_run
 from deploy.report.latency import sweep_views
 from deploy.report.verdict import verdict
 
@@ -51,9 +52,7 @@ def compare_builds(names: Sequence[str], builds: Sequence[Results]) -> dict[str,
 
 def _rows(number: int, results: Results) -> Iterator[dict[str, Any]]:
     for precision, accuracy in results["accuracy"].items():
-        runs = [run for run in results["runs"] if run["precision"] == precision]
-        # What `accuracy` holds is the best evidence: one of these.
-        run = max(runs, key=lambda each: (each["n"] == accuracy["n"], not each["simulated"]))
+        run = shown_run(results, precision)
         compared = results["compare"].get(precision)
         fusion = results["fusion"].get(precision)
         yield {
@@ -112,7 +111,10 @@ def _warnings(builds: Sequence[Results], latency: Sequence[Mapping[str, Any]]) -
         yield f"another number of examples: {_each(counts)}; build all without --limit"
     elif len(set(tasks)) == 1:
         yield from _data_warnings([results.get("data_fingerprint") for results in builds])
-    simulated = [any(run["simulated"] for run in results["runs"]) for results in builds]
+    simulated = [
+        any(shown_run(results, precision)["simulated"] for precision in results["accuracy"])
+        for results in builds
+    ]
     if len(set(simulated)) > 1:
         words = ["simulated" if each else "executed" for each in simulated]
         yield f"accuracy of another kind: {_each(words)}; the rows say what ran each"

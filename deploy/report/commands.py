@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deploy.config import BuildConfig, config_to_dict
+from deploy.bench.config import BenchConfig, bench_config_to_dict
+from deploy.rebuild import build_options
 
 
 @dataclass(frozen=True)
@@ -30,45 +32,19 @@ def commands(results: Mapping[str, Any]) -> Commands:
     if not config:
         return Commands((), {})
     files: dict[str, str] = {}
-    build = _command(["deploy", "build"], _options(config, files))
+    build = _command(
+        ["deploy", "build"], build_options(config, partial(_write_recipe, files=files))
+    )
     sweeps = dict.fromkeys(row["sweep"] for row in results["latency"])
     return Commands((build, *(_bench(results, sweep) for sweep in sweeps)), files)
-
-
-def build_command(config: Mapping[str, Any], out: Path, force: Sequence[str] = ()) -> str:
-    """One line that builds into a folder what it was built with.
-
-    Args:
-        config: Of the build, as `config_to_dict` has it.
-        out: The folder, which may have been moved.
-        force: Kinds of stages that are to run in any case.
-    """
-    options = _options({**config, "out": str(out)}, files={})
-    forced = [("--force", kind) for kind in force]
-    return shlex.join(["deploy", "build", *(word for each in (*options, *forced) for word in each)])
 
 
 def _command(words: Sequence[str], options: Iterable[tuple[str, ...]]) -> str:
     return " \\\n    ".join(map(shlex.join, (words, *options)))
 
 
-def _options(config: Mapping[str, Any], files: dict[str, str]) -> Iterator[tuple[str, ...]]:
-    defaults = config_to_dict(BuildConfig(model="", task="", out=Path()))
-    for name, value in config.items():
-        option = f"--{name.replace('_', '-')}"
-        if name == "recipe":
-            for recipe in value:
-                yield (option, _recipe(recipe, files))
-        elif value is True:
-            yield (option,)
-        elif name == "precision" or value != defaults.get(name):
-            yield (option, ",".join(map(str, value)) if isinstance(value, list) else str(value))
-
-
-def _recipe(recipe: str | Mapping[str, Any], files: dict[str, str]) -> str:
-    """The name of a preset, or of a file that holds the recipe."""
-    if isinstance(recipe, str):
-        return recipe
+def _write_recipe(recipe: Mapping[str, Any], files: dict[str, str]) -> str:
+    """The name of a file that holds a recipe."""
     import yaml
 
     name = f"recipe-{recipe['format']}.yaml"
@@ -77,22 +53,35 @@ def _recipe(recipe: str | Mapping[str, Any], files: dict[str, str]) -> str:
 
 
 def _bench(results: Mapping[str, Any], sweep: str) -> str:
+    plain = results["bench_environment"][sweep].get("config") or _config_of_rows(results, sweep)
+    words = ["deploy", "bench", results["config"]["out"]]
+    return _command(words, _bench_options(plain))
+
+
+def _bench_options(plain: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    defaults = bench_config_to_dict(BenchConfig(out=Path()))
+    for name, default in defaults.items():
+        value = plain.get(name, default)
+        if value == default:
+            continue
+        if name == "cuda_graph":
+            yield ("--no-cuda-graph",)
+        else:
+            yield f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _config_of_rows(results: Mapping[str, Any], sweep: str) -> dict[str, Any]:
+    """What a benchmark was asked for, as far as its rows tell; earlier versions kept no more."""
     rows = [row for row in results["latency"] if row["sweep"] == sweep]
     own = [row for row in rows if row["backend"] == sweep]
-    baselines = list(dict.fromkeys(row["backend"] for row in rows if row["backend"] != sweep))
-    effort = results["bench_environment"][sweep].get("effort", {})
-    options = {
-        "backend": [sweep],
+    return {
         "precision": _distinct(own, "precision"),
+        "backend": sweep,
         "batch": sorted(_distinct(rows, "batch")),
         "sequence": sorted(_distinct(rows, "sequence")),
-        "baseline": baselines,
-        **{name: [value] for name, value in effort.items()},
+        "baseline": [name for name in _distinct(rows, "backend") if name != sweep],
+        **results["bench_environment"][sweep].get("effort", {}),
     }
-    return _command(
-        ["deploy", "bench", results["config"]["out"]],
-        ((f"--{name}", ",".join(map(str, values))) for name, values in options.items() if values),
-    )
 
 
 def _distinct(rows: Sequence[Mapping[str, Any]], key: str) -> list[Any]:

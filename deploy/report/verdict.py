@@ -11,7 +11,8 @@ The rules, in their order:
 3. Where none were, FP8 comes before INT8 (it keeps accuracy without smoothing), INT8 before FP16;
    but 8 bits that did not fuse come after FP16, for they may well be slower.
 4. It is ready to ship if the engine's own accuracy was measured, on all examples, and its latency.
-   Otherwise it is provisional, and the verdict names what is missing.
+   Otherwise it is provisional, and the verdict names what is missing. It looks at the run whose
+   accuracy is shown; what executed the ONNX graph, torch on a GPU included, was no engine.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from enum import Enum
 from typing import Any
 
 from deploy.bench.crossover import MIN_DIFFERENCE
+from deploy.evidence import Run, is_engine, shown_run
 from deploy.report.latency import times
 from deploy.report.numbers import number, percent, points
 from deploy.report.speed import Speeds, measured_speeds
@@ -99,8 +101,14 @@ def verdict(results: Mapping[str, Any]) -> Verdict:
 
 def accuracy_limit(results: Mapping[str, Any]) -> float:
     """The largest relative drop of the main metric that passes: the gate's, or the default."""
-    limit = results["config"].get("max_drop")
-    return DEFAULT_MAX_DROP if limit is None else float(limit)
+    limit = _max_drop(results)
+    return DEFAULT_MAX_DROP if limit is None else limit
+
+
+def _max_drop(results: Mapping[str, Any]) -> float | None:
+    # Results of before `limits` were judged by what the build was asked for.
+    limit = results.get("limits", results["config"]).get("max_drop")
+    return None if limit is None else float(limit)
 
 
 def _headline(chosen: str, missing: tuple[str, ...]) -> str:
@@ -209,7 +217,7 @@ def _caveats(results: Mapping[str, Any], chosen: str, speeds: Speeds | None) -> 
 
 
 def _default_limit(results: Mapping[str, Any]) -> Iterator[str]:
-    if results["config"].get("max_drop") is None:
+    if _max_drop(results) is None:
         yield (
             f"no --max-drop was set, so the limit is taken to be {percent(DEFAULT_MAX_DROP)} % of "
             "FP32's value"
@@ -218,31 +226,39 @@ def _default_limit(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _missing_instead(results: Mapping[str, Any]) -> Iterator[str]:
     """What may help where every precision is out."""
-    yield from _missing_evidence(results)
+    yield from _missing_evidence(results, _REFERENCE)
     yield "a recipe that loses less: `deploy tune`, docs/tuning.md"
 
 
-def _missing_evidence(results: Mapping[str, Any]) -> Iterator[str]:
-    """What makes any accuracy of the build doubtful."""
+def _missing_evidence(results: Mapping[str, Any], precision: str) -> Iterator[str]:
+    """What makes an accuracy doubtful, whatever executed it."""
     if (results.get("labels") or {}).get("suspected_permutation"):
         yield (
             "the order of the labels: FP32 is right less often than by chance; check id2label in "
             "the checkpoint's config.json"
         )
-    limit = results["config"].get("limit")
-    if limit is not None and results["accuracy"]["fp32"]["n"] <= limit:
+    run, limit = shown_run(results, precision), results["config"].get("limit")
+    if "examples_total" in run:
+        if run["n"] < run["examples_total"]:
+            yield (
+                f"the other examples: {run['n']:,} of {run['examples_total']:,} were evaluated; "
+                "leave out --limit"
+            )
+    elif limit is not None and run["n"] <= limit:  # earlier versions did not count the others
         yield f"the other examples: --limit {limit} evaluated only the first"
 
 
 def _missing(results: Mapping[str, Any], chosen: str, speeds: Speeds | None) -> Iterator[str]:
-    yield from _missing_evidence(results)
-    simulated = [run["simulated"] for run in results["runs"] if run["precision"] == chosen]
-    if all(simulated):
+    yield from _missing_evidence(results, chosen)
+    flavours = [each["flavour"] for each in results["engines"] if each["precision"] == chosen]
+    backend = f" --backend {flavours[0]}" if flavours else ""
+    run = shown_run(results, chosen)
+    if run["simulated"] or not is_engine(run["backend"]):
         yield (
-            "the engine's own accuracy: so far its codes were multiplied in another arithmetic; "
-            "evaluate on the GPU"
+            f"the engine's own accuracy: so far {_instead_of_engine(run)}; `deploy "
+            f"evaluate{backend}` on the GPU, on all examples"
         )
-    if not any(engine["precision"] == chosen for engine in results["engines"]):
+    if not flavours:
         yield "an engine: none was built; leave out --engine none, or install a TensorRT"
     elif _BITS[chosen] == 8 and chosen not in results["fusion"]:
         yield "what fused: the builder listed no layers; see `deploy inspect`"
@@ -251,6 +267,18 @@ def _missing(results: Mapping[str, Any], chosen: str, speeds: Speeds | None) -> 
             "latency against another precision, on the GPU it is for: `deploy bench` in the build "
             "folder"
         )
+    elif not is_engine(speeds.backend):
+        yield (
+            f"the engine's own latency: so far {speeds.backend} ran its graph; `deploy "
+            f"bench{backend}` on the GPU"
+        )
+
+
+def _instead_of_engine(run: Run) -> str:
+    """What an accuracy comes from that no engine gave."""
+    if run["simulated"]:
+        return "its codes were multiplied in another arithmetic"
+    return f"{run['backend']} executed its graph"
 
 
 def _gates(results: Mapping[str, Any], precision: str) -> list[Mapping[str, Any]]:

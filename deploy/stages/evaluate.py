@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import asdict
 from typing import Any
 
 from calib_data.progress import Progress
-from calib_data.sampler import fingerprint
+from calib_data.sampler import fingerprint, fingerprint_examples
+from calib_data.tasks import Task
 from deploy.artifacts import SCHEMA_VERSION, BuildFolder, write_json
 from deploy.config import BuildConfig
+from deploy.engine.builder import Flavour, flavour_version
 from deploy.engine.opening import best_backend
 from deploy.engine.profiles import bucket_profiles
-from deploy.engine.session import Precision
+from deploy.engine.session import Backend, Precision
 from deploy.environment import cpu_name, gpu_names
 from deploy.evaluation.examples import KEPT
 from deploy.evaluation.harness import EvaluationSet
@@ -85,17 +85,18 @@ def evaluate_stage(
                 {**asdict(model), "backend": executed[model.precision].value} for model in models
             ],
             profiles=[asdict(profile) for profile in profiles],
-            task=_task(inputs),
+            task=task_facts(inputs.task),
             data=data,
+            left_out=inputs.dev.left_out,
             devices=[cpu_name(), *gpu_names()],
-            versions=versions_of(*_packages(each.value for each in executed.values())),
+            versions=_versions(set(executed.values())),
         ),
         work=work,
     )
 
 
-def _task(inputs: BuildInputs) -> dict[str, Any]:
-    task = inputs.task
+def task_facts(task: Task) -> dict[str, Any]:
+    """All of a task that decides how predictions are made and judged, as plain data."""
     return {
         "identity": task.identity,
         "labels": list(task.labels),
@@ -105,22 +106,19 @@ def _task(inputs: BuildInputs) -> dict[str, Any]:
 
 
 def _data(data: EvaluationSet) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for example in data.examples:
-        digest.update(json.dumps(asdict(example), sort_keys=True).encode("utf-8"))
     return {
-        "examples": digest.hexdigest(),
+        "examples": fingerprint_examples(data.examples),
         "tokens": fingerprint(data.features),
         "pad_token_id": data.pad_token_id,
     }
 
 
-def _packages(backends: Iterable[str]) -> list[str]:
-    """Distributions that execute these backends; scoring is this package's own."""
-    known = {
-        "onnxruntime": ("onnxruntime",),
-        "torch": ("torch",),
-        "tensorrt": ("tensorrt-cu13",),
-        "tensorrt-rtx": ("tensorrt-rtx-cu13",),
+def _versions(backends: Set[Backend]) -> dict[str, str | None]:
+    """Of what executes these backends, and of what computes metrics."""
+    executing = {Backend.ONNXRUNTIME: ("onnxruntime",), Backend.TORCH: ("torch", "triton")}
+    packages = [name for backend in backends for name in executing.get(backend, ())]
+    flavours = [Flavour(backend.value) for backend in backends - executing.keys()]
+    return {
+        **versions_of(*packages, "scikit-learn", "scipy"),
+        **{flavour.value: flavour_version(flavour) for flavour in flavours},
     }
-    return sorted({package for backend in backends for package in known[backend]})

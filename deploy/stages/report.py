@@ -14,12 +14,13 @@ from deploy.config import BuildConfig, config_to_dict
 from deploy.engine.fusion import ProfileFusion, profile_fusion_from_dict
 from deploy.engine.session import Precision
 from deploy.environment import describe_environment
+from deploy.evaluation.gates import limits_to_dict
 from deploy.inputs import BuildInputs
 from deploy.report.writing import write_reports
 from deploy.results import BuildOutcome, LabelOrder, results_to_dict
 from deploy.stages.calibrate import CALIBRATE
 from deploy.stages.compile import COMPILE
-from deploy.stages.evaluate import EVALUATE
+from deploy.stages.evaluate import EVALUATE, task_facts
 from deploy.stages.keys import hashes_of, stage_key, versions_of
 from deploy.stages.record import Files, StageRecord, is_intact
 from deploy.stages.run import Made, Stage
@@ -47,8 +48,14 @@ def report_stage(
     precisions = tuple(dict.fromkeys((Precision.FP32, *config.precision)))
     subject = {
         "models": {each.value: _model(files, each) for each in precisions},
-        "data": {**found["data"], "model": inputs.checkpoint.fingerprint},
+        "data": {
+            **found["data"],
+            "model": inputs.checkpoint.fingerprint,
+            "task": task_facts(inputs.task),
+        },
     }
+
+    limits = limits_to_dict(config.accuracy_limits)
 
     @cache
     def carried() -> dict[str, Any]:
@@ -91,6 +98,8 @@ def report_stage(
             versions=versions_of(),
         ),
         work=work,
+        # `deploy evaluate` judges by limits of its own.
+        holds=lambda: read_json(folder.results).get("limits") == limits,
         prepare=carried,
     )
 
@@ -119,8 +128,13 @@ def _carried(
         return {}
     before, now = known.result["models"], subject["models"]
     unchanged = {precision for precision in now if now[precision] == before.get(precision)}
-    same_data = canonical(known.result["data"]) == canonical(subject["data"])
-    return carry_over(read_json(folder.results), unchanged, same_data=same_data)
+    data, data_now = known.result["data"], subject["data"]
+    return carry_over(
+        read_json(folder.results),
+        unchanged,
+        same_model=data["model"] == data_now["model"],
+        same_data=canonical(data) == canonical(data_now),
+    )
 
 
 def _model(files: Files, precision: Precision) -> dict[str, str]:

@@ -63,6 +63,8 @@ class Stage:
         name: Its kind, and for a kind that comes several times what for: "compile.fp8.sm89".
         key: Of all that decides about what it makes; see `stage_key`.
         work: Makes it.
+        holds: Whether what is there is still what `work` would make, where its files are as the
+            manifest says and no key can tell; None where a key tells all.
         prepare: What `work` needs and what may fail, done before the earlier outcome is given up.
         doing: What the user is told meanwhile; None where `work` tells more itself.
     """
@@ -70,6 +72,7 @@ class Stage:
     name: str
     key: str
     work: Callable[[], Made]
+    holds: Callable[[], bool] | None = None
     prepare: Callable[[], object] | None = None
     doing: str | None = None
 
@@ -182,7 +185,10 @@ class StageRun:
 
     def _stands(self, stage: Stage, known: StageRecord) -> bool:
         return (
-            known.key == stage.key and not self._is_forced(stage) and is_intact(self._folder, known)
+            known.key == stage.key
+            and not self._is_forced(stage)
+            and is_intact(self._folder, known)
+            and (stage.holds is None or stage.holds())
         )
 
     def _is_forced(self, stage: Stage) -> bool:

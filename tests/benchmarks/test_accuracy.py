@@ -134,3 +134,15 @@ def test_summary_spans_the_seeds(accuracy):
     assert row["drop"] == pytest.approx(0.03)
     assert row["ci95"] == [-0.01, 0.07]
     assert row["seeds"] == [0, 1]
+
+
+def test_several_cells_at_a_time_are_what_one_after_another_gives(accuracy, tmp_path):
+    model = save_random_checkpoint(tmp_path / "random")
+
+    def measured(folder, jobs):
+        folder.mkdir()
+        cells, failures = fill(accuracy, model, folder, "--recipes", "int8-naive", "--jobs", jobs)
+        assert failures == []
+        return [{**cell, "seconds": None} for cell in cells]
+
+    assert measured(tmp_path / "two", "2") == measured(tmp_path / "one", "1")

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,19 @@ def test_fingerprint_sees_ids_order_and_row_ends():
         features_of([1, 2]),
     ]
     assert len({base, *map(fingerprint, others)}) == 6
+
+
+def test_fingerprint_sees_segments_and_offsets():
+    rows = features_of([1, 2], [3])
+    segments = (np.array([0, 1]), np.array([0]))
+    spans = tuple(np.zeros((len(row), 2), dtype=np.int32) for row in rows.input_ids)
+    others = [
+        rows,
+        replace(rows, token_type_ids=segments),
+        replace(rows, offsets=spans),
+        replace(rows, offsets=(spans[0] + 1, spans[1])),
+    ]
+    assert len(set(map(fingerprint, others))) == 4
 
 
 def test_numbers_of_a_regression_are_spread_over_their_range():

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from deploy.cli.main import main
+from deploy.config import BuildConfig
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,28 @@ def run_cli(monkeypatch, capfd) -> Iterator[Callable[..., Ran]]:
     for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(level)
+
+
+@pytest.fixture
+def asked_of_build(run_cli, monkeypatch) -> Callable[[str], BuildConfig]:
+    """What a printed `deploy build` asks for, as a shell and the command itself understand it."""
+    asked: list[BuildConfig] = []
+
+    class NothingBuiltError(Exception):
+        pass
+
+    def build(config: BuildConfig, *_: Any) -> None:
+        asked.append(config)
+        raise NothingBuiltError
+
+    monkeypatch.setattr("deploy.pipeline.build", build)
+
+    def ask(command: str) -> BuildConfig:
+        program, *arguments = shlex.split(command.replace("\\\n", " "))
+        assert program == "deploy"
+        before = len(asked)
+        ran = run_cli(*arguments, "--quiet")
+        assert len(asked) == before + 1, ran.err
+        return asked[-1]
+
+    return ask

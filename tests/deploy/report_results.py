@@ -7,6 +7,7 @@ from typing import Any
 
 from bench_fakes import DeviceTimer, contestant, measured
 
+from deploy.bench.config import bench_config_from_dict, bench_config_to_dict
 from deploy.bench.crossover import crossover
 from deploy.bench.results import with_sweep
 from deploy.bench.sweep import Measurement
@@ -55,6 +56,7 @@ def full_results() -> Results:
         "buckets": "16,128",
         "recipe": [recipe],
         "max_drop": 0.01,
+        "min": {"accuracy": 0.5, "f1": 0.25},
         "require_fusion": True,
     }
     results = {
@@ -146,7 +148,9 @@ def full_results() -> Results:
 def with_latency(
     results: Results, found: Sequence[Measurement], sweep: str = "tensorrt"
 ) -> Results:
-    environment = {"effort": {"iterations": 100, "seconds": 1.0, "warmup": 0.2}}
+    asked = {"out": "out", "precision": "fp32,fp16,int8,fp8", "backend": sweep, "batch": "1,8"}
+    asked |= {"sequence": "16,128", "baseline": "torch-eager", "seconds": 0.5}
+    environment = {"config": bench_config_to_dict(bench_config_from_dict(asked))}
     return with_sweep(results, sweep, found, crossover(found), environment)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,23 @@ import pytest
 from bench_fakes import DeviceTimer, contestant, measured
 from checkpoints import save_random_checkpoint
 
-from deploy.artifacts import BuildFolder, hold_folder, read_json, sha256
+from deploy.artifacts import (
+    BuildFolder,
+    hold_folder,
+    json_text,
+    read_json,
+    replace_files,
+    sha256,
+)
+from deploy.bench.baselines import Baseline
+from deploy.bench.config import BenchConfig
 from deploy.bench.crossover import crossover
 from deploy.bench.results import with_sweep
+from deploy.bench.sweep import Effort
 from deploy.config import config_from_dict
+from deploy.engine.session import Backend, Precision
 from deploy.pipeline import build
+from deploy.report.commands import commands
 from deploy.report.markdown import render_markdown
 
 QUICK = ("--iterations", "10", "--seconds", "0", "--warmup", "0")
@@ -73,7 +86,7 @@ def test_measures_every_precision_at_every_shape_of_the_build(folder, run_cli):
         assert (row["clock"], row["host_copies"], row["cuda_graph"]) == ("host", True, False)
         assert row["simulated"] is (row["precision"] == "fp8")
     environment = results["bench_environment"]["onnxruntime"]
-    assert environment["effort"] == {"iterations": 10, "seconds": 0.0, "warmup": 0.0}
+    assert environment["config"]["iterations"] == 10
     assert environment["start"]["cpu"]["name"] == environment["end"]["cpu"]["name"]
     # Nothing else has changed, and the folder still vouches for its files.
     added = {"latency", "crossover", "bench_environment"}
@@ -116,6 +129,49 @@ def test_a_baseline_is_compared_with_what_really_ran(folder, run_cli):
     assert "vs torch-eager fp32" in folder.report.read_text(encoding="utf-8")
 
 
+def test_the_printed_command_repeats_the_benchmark(folder, checkpoint, run_cli, monkeypatch):
+    asked = ("--batch", "8", "--baseline", "torch-eager", "--model", checkpoint, "--no-cuda-graph")
+    results = json.loads(run_cli("bench", folder.path, *QUICK, *asked, "--json").out)
+    again: list[BenchConfig] = []
+
+    def repeat(config, *_):
+        again.append(config)
+        return Backend.ONNXRUNTIME, results
+
+    monkeypatch.setattr("deploy.bench.pipeline.bench", repeat)
+    program, *arguments = shlex.split(commands(results).lines[1].replace("\\\n", " "))
+    assert (program, run_cli(*arguments, "--json").code) == ("deploy", 0)
+    assert again == [
+        BenchConfig(
+            out=Path(results["config"]["out"]),
+            precision=(Precision.FP32, Precision.FP8),
+            backend=Backend.ONNXRUNTIME,
+            batch=(8,),
+            sequence=(16, 32),
+            baseline=(Baseline.TORCH_EAGER,),
+            model=str(checkpoint),
+            cuda_graph=False,
+            effort=Effort(iterations=10, seconds=0.0, warmup=0.0),
+        )
+    ]
+
+
+def test_a_baseline_of_a_task_of_the_users_own(checkpoint, run_cli, tmp_path):
+    (tmp_path / "rows.csv").write_text("body,queue\nw1 w2,no\nw3 w4,yes\n")
+    task, out = tmp_path / "reviews.yaml", tmp_path / "out"
+    task.write_text(
+        "{name: reviews, dev: rows.csv, text: body, label: queue, labels: ['no', 'yes']}"
+    )
+    options = {"model": checkpoint, "task": task, "out": out, "precision": "fp32"}
+    build(config_from_dict({**options, "buckets": "16", "max_batch": 1, "engine": "none"}))
+    ran = run_cli("bench", out, *QUICK, "--baseline", "torch-eager")
+    assert (ran.code, ran.err) == (0, "")
+    backends = {row["backend"] for row in read_json(out / "results.json")["latency"]}
+    assert backends == {"onnxruntime", "torch-eager"}
+    task.write_text(task.read_text().replace("reviews", "another"))
+    refused(run_cli, "restore the task file", out, *QUICK, "--baseline", "torch-eager")
+
+
 def test_the_report_has_a_section_for_each_backend(folder, run_cli):
     run_cli("bench", folder.path, *QUICK, "--batch", "1", "--sequence", "16")
     measurements = [
@@ -145,17 +201,13 @@ def test_another_run_replaces_the_numbers_of_its_backend_only(folder, run_cli):
     run_cli("bench", folder.path, *QUICK, "--batch", "1", "--sequence", "16")
     (fp32, fp8) = read_json(folder.results)["latency"]
     of_engine = {**fp8, "sweep": "tensorrt", "backend": "tensorrt", "simulated": False}
-    folder.results.write_text(
-        json.dumps(
-            {
-                **results,
-                "latency": [of_engine, fp32, fp8],
-                "crossover": [],
-                "bench_environment": {"tensorrt": {}, "onnxruntime": {}},
-            }
-        ),
-        encoding="utf-8",
-    )
+    earlier = {
+        **results,
+        "latency": [of_engine, fp32, fp8],
+        "crossover": [],
+        "bench_environment": {"tensorrt": {}, "onnxruntime": {}},
+    }
+    replace_files(folder, {folder.results: json_text(earlier)})
     only = ("--precision", "fp8", "--batch", "8", "--sequence", "16")
     assert run_cli("bench", folder.path, *QUICK, *only).code == 0
     results = read_json(folder.results)

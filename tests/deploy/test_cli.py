@@ -11,9 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+import typer.main
 from checkpoints import save_random_checkpoint
 
 from deploy.artifacts import BuildFolder, file_hashes, hold_folder, read_json
+from deploy.cli.app import app
+from deploy.engine.session import Backend
 
 QUICK = ("--engine", "none", "--calib-samples", "4", "--buckets", "128")
 
@@ -384,3 +387,12 @@ def test_ctrl_c_says_where_a_build_goes_on(checkpoint, data_dir, tmp_path, run_c
     assert again.code == 0
     assert "export: unchanged, taken over" in again.err
     assert "calibrate: unchanged, taken over" in again.err
+
+
+@pytest.mark.parametrize("command", ["build", "evaluate", "bench"])
+def test_the_help_of_backend_names_all_that_it_takes(command):
+    options = typer.main.get_command(app).commands[command].params
+    (shown,) = [each.help for each in options if each.name == "backend"]
+    names = [backend.value for backend in Backend]
+    missing = [value for value in ("auto", *names) if value not in shown]
+    assert missing == []

@@ -10,6 +10,7 @@ from report_results import full_results, measurements, with_latency
 from rich.console import Console
 
 from deploy.cli.compare_tables import print_comparison
+from deploy.evaluation.results import with_evaluation
 from deploy.report.builds import compare_builds
 from deploy.report.comparison import comparison_html, comparison_markdown
 
@@ -44,6 +45,20 @@ def test_a_row_for_each_precision_of_each_build(builds):
     }
     assert [plan["bytes"] for plan in fp8["plans"]] == [36_000_000, 37_000_000]
     assert rows[0]["agreement"] is rows[0]["changed"] is rows[0]["fusion"] is None
+
+
+def test_a_row_names_what_its_own_numbers_were_executed_by(builds):
+    fp8 = {**builds[0]["runs"][1], "compare": builds[0]["compare"]["fp8"], "simulated": False}
+    for accuracy, facts in (
+        (0.91, {"backend": "torch", "simulated_parts": ["attention"], "arithmetic": "fp8, fp16"}),
+        (0.92, {"backend": "torch", "simulated_parts": [], "arithmetic": "fp8"}),
+        (0.93, {"backend": "torch", "simulated_parts": ["gemm"], "arithmetic": "fp16"}),
+    ):
+        found = {**fp8, **facts, "metrics": {"accuracy": accuracy, "f1": 0.9}}
+        builds[0] = with_evaluation(builds[0], {"runs": [found], "changed_examples": {}})
+    row = compare_builds(["a", "b"], builds)["rows"][1]
+    shown = (row["metrics"]["accuracy"]["value"], row["backend"], row["arithmetic"])
+    assert shown == (0.92, "torch", "fp8")
 
 
 def test_latencies_are_those_of_shapes_that_all_measured(builds):

@@ -156,6 +156,8 @@ def test_tilde_is_the_home_folder(monkeypatch, tmp_path):
         ("recipe", "int8", "int8"),
         ("recipe", ["fp8", "fp8"], "fp8"),
         ("recipe", {"name": "x"}, "format"),
+        ("recipe", "{name: x, kinds: {}}", "format"),
+        ("recipe", ["{name: x"], "not YAML"),
         ("model", "", "--model"),
         ("out", " ", "--out"),
         ("out", "~no-such-user-here/x", "~no-such-user-here"),

@@ -106,6 +106,7 @@ def test_the_run_on_most_examples_is_the_evidence(folder):
         ("fp32", 100),
         ("fp8", 100),
     ]
+    assert {run["examples_total"] for run in results["runs"]} == {EXAMPLES}
     fp8 = results["runs"][4]
     assert results["accuracy"]["fp8"] == {
         "metrics": fp8["metrics"],
@@ -356,8 +357,76 @@ def test_other_examples_than_the_builds_are_refused(folder, data, tmp_path, run_
     assert run_cli("evaluate", folder.path, *data_dir, "--limit", 100).code == 0
 
 
+@pytest.mark.parametrize(("old", "new"), [("\t1", "\t0"), ("w1 ", "w2 ")], ids=["labels", "texts"])
+def test_fewer_examples_are_held_against_the_builds_too(old, new, folder, data, tmp_path, run_cli):
+    other = Path(shutil.copytree(data, tmp_path / "data")) / "glue" / "SST-2" / "dev.tsv"
+    other.write_text(other.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    fewer = ("--data-dir", tmp_path / "data", "--limit", BUILT_ON // 2)
+    refused(run_cli, "not those that this was built with", folder.path, *fewer)
+
+
+def test_a_tokenizer_that_is_not_the_built_one_is_refused(folder, run_cli):
+    added = folder.tokenizer / "added_tokens.json"
+    added.write_text("{}", encoding="utf-8")
+    refused(run_cli, "added_tokens.json' is not of this build", folder.path, "--limit", 5)
+    added.unlink()
+    path = folder.tokenizer / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"w1"', '"w0001"'), encoding="utf-8")
+    refused(run_cli, "tokenizer.json' is not the file", folder.path, "--limit", 5)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "bench", "report", "triton", "compare"])
+def test_results_that_were_changed_by_hand_are_not_vouched_for(command, folder, run_cli):
+    text = folder.results.read_text(encoding="utf-8")
+    folder.results.write_text(text.replace('"n": 40', '"n": 41', 1), encoding="utf-8")
+    more = {"compare": [folder.path], "triton": ["--repository", folder.path.parent / "models"]}
+    ran = run_cli(command, folder.path, *more.get(command, ()))
+    assert ran.code == 1
+    assert "results.json' is not the file that the manifest lists" in ran.err
+    assert run_cli("verify", folder.path).code == 1
+
+
+def test_a_model_that_is_not_the_built_one_is_not_measured(folder, run_cli):
+    shutil.copyfile(folder.onnx("fp16"), folder.onnx("fp8"))
+    quick = ("--precision", "fp8", "--batch", "1", "--iterations", "1", "--seconds", "0")
+    ran = run_cli("bench", folder.path, *quick)
+    assert (ran.code, ran.out) == (1, "")
+    assert "model.fp8.onnx' is not the file that the manifest lists" in ran.err
+
+
 def test_a_limit_beyond_the_data_takes_all_and_says_so(folder, run_cli):
     ran = run_cli("evaluate", folder.path, "--limit", EXAMPLES + 1, "--precision", "fp32")
     assert ran.code == 0
     assert f"there are {EXAMPLES} examples" in ran.err
     assert read_json(folder.results)["accuracy"][Precision.FP32.value]["n"] == EXAMPLES
+
+
+def test_a_users_task_is_judged_wherever_the_build_and_the_data_lie(
+    data, built, tmp_path, run_cli, monkeypatch
+):
+    here = tmp_path / "here"
+    here.mkdir()
+    lines = (data / "glue/SST-2/dev.tsv").read_text(encoding="utf-8").splitlines()[:30]
+    for name in ("train.tsv", "dev.tsv"):
+        (here / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (here / "task.yaml").write_text(
+        "name: mine\ntrain: train.tsv\ndev: dev.tsv\ntext: sentence\nlabels: ['0', '1']\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(here)
+    model = read_json(built / "results.json")["config"]["model"]
+    options = {"model": model, "task": "task.yaml", "out": "out", "precision": "fp16"}
+    build(config_from_dict({**options, "engine": "none", "calib_samples": 4, "buckets": "32"}))
+    there = tmp_path / "there"
+    shutil.copytree(here / "out", there / "out")
+    (there / "data").mkdir()
+    shutil.move(here / "dev.tsv", there / "data" / "dev.tsv")
+    monkeypatch.chdir(there)
+    served = run_cli("triton", "out", "--repository", "models", "--backend", "onnxruntime")
+    assert (served.code, served.err) == (0, "")
+    refused(run_cli, "dev.tsv", "out")
+    ran = run_cli("evaluate", "out", "--data-dir", "data")
+    assert (ran.code, ran.err) == (0, "")
+    other = there / "data" / "dev.tsv"
+    other.write_text(other.read_text(encoding="utf-8").replace("\t1", "\t0"), encoding="utf-8")
+    refused(run_cli, "not those that this was built with", "out", "--data-dir", "data")

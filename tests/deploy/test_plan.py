@@ -10,6 +10,7 @@ import pytest
 from manifests import manifest_of
 
 from deploy.artifacts import BuildFolder, forget_files, make_folder, write_manifest
+from deploy.config import config_from_dict, config_to_dict
 from deploy.engine import plan as plans
 from deploy.engine.builder import Flavour, HardwareCompatibility
 from deploy.engine.plan import PlanInfo, load_plan, write_plan
@@ -17,6 +18,7 @@ from deploy.engine.profiles import bucket_profiles
 from deploy.engine.session import Precision
 from deploy.environment import Gpu
 from deploy.errors import EngineError, PlanError
+from export.recipe import PRESETS, recipe_to_dict
 
 PLAN = bytes(range(256)) * 40
 H100 = Gpu("NVIDIA H100 80GB HBM3", "580.95", "sm90")
@@ -91,9 +93,19 @@ def test_a_damaged_plan_is_refused(tmp_path, machine, damage, reason):
     path.write_bytes(damage(path.read_bytes()))
     error = refusal(folder)
     assert reason in error.message
-    assert f"deploy build --model 'my model' --task sst2 --precision fp8,fp16 --out {tmp_path}" in (
-        error.remedy
-    )
+    assert f"deploy build --model 'my model' --task sst2 --out {tmp_path}" in error.remedy
+
+
+def test_the_remedy_builds_what_was_built(tmp_path, machine, asked_of_build):
+    recipe = {**recipe_to_dict(PRESETS["fp8"]), "name": "mine", "exclude": ["*.layer.0.*"]}
+    asked = {"model": "org/model", "task": "sst2", "out": tmp_path / "out", "buckets": "64,128"}
+    asked |= {"data_dir": "data", "engine": "tensorrt", "max_drop": 0.01, "recipe": [recipe]}
+    config = config_from_dict(asked)
+    folder = build_folder(tmp_path / "out")
+    write_manifest(folder, {**manifest_of(folder), "config": config_to_dict(config)})
+    folder.plan("fp8", "sm90").unlink()
+    remedy = refusal(folder).remedy
+    assert asked_of_build(remedy.removeprefix("build it again: ")) == config
 
 
 def test_a_plan_that_nobody_vouches_for_is_refused(tmp_path, machine):

@@ -3,11 +3,14 @@ from __future__ import annotations
 import copy
 import io
 import re
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from report_results import full_results
 from rich.console import Console
 
+from deploy.artifacts import BuildFolder, write_json
 from deploy.cli.tables import print_results
 from deploy.report.markdown import cell, inline, render_markdown
 from deploy.report.numbers import change, interval, number
@@ -250,6 +253,24 @@ def test_80_columns_hold_every_row(with_engines):
 def test_names_that_look_like_terminal_markup_are_printed_as_they_are(results):
     results["model"] = "[bold]x[/] [1/2"
     assert printed(results, width=80).startswith("[bold]x[/] [1/2 on squad, 10570 examples\n")
+
+
+def test_reports_are_of_the_results_that_another_command_has_just_left(
+    run_cli, tmp_path, monkeypatch
+):
+    """It is done with the folder just as `deploy report` comes to hold it."""
+    folder = BuildFolder(tmp_path)
+    write_json(folder.results, full_results())
+
+    @contextmanager
+    def held_after_another(path):
+        write_json(folder.results, {**full_results(), "model": "org/newer"})
+        yield
+
+    monkeypatch.setattr("deploy.artifacts.hold_folder", held_after_another)
+    monkeypatch.setattr("deploy.report.writing.hold_folder", held_after_another, raising=False)
+    assert run_cli("report", tmp_path).out.startswith("org/newer on mrpc")
+    assert folder.report.read_text(encoding="utf-8").startswith("# `org/newer` on mrpc")
 
 
 def test_rendering_does_not_change_the_results(results):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -269,26 +268,25 @@ def test_a_residual_of_its_own_is_shown(results):
     assert len(calibration_ranges(results).sites) == 3
 
 
-def test_the_printed_command_asks_for_the_same_build(results, run_cli, tmp_path, monkeypatch):
+def test_the_printed_command_asks_for_the_same_build(
+    results, asked_of_build, tmp_path, monkeypatch
+):
     found = commands(results)
     for name, content in found.files.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
-    asked: list[Any] = []
-
-    def build(config, *_):
-        asked.append(config)
-        return results
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("deploy.pipeline.build", build)
-    program, *arguments = shlex.split(found.lines[0].replace("\\\n", " "))
-    assert run_cli(*arguments, "--json").code == 3  # a gate of these results does not hold
-    assert program == "deploy"
-    assert asked == [config_from_dict(results["config"])]
-    assert shlex.split(found.lines[1].replace("\\\n", " "))[:7] == [
-        *("deploy", "bench", "out/a build", "--backend", "tensorrt", "--precision"),
-        "fp32,fp16,int8,fp8",
-    ]
+    assert asked_of_build(found.lines[0]) == config_from_dict(results["config"])
+
+
+def test_a_benchmark_of_an_earlier_version_is_repeated_as_its_rows_tell(results):
+    asked = results["bench_environment"]["tensorrt"].pop("config")
+    effort = {name: asked[name] for name in ("iterations", "seconds", "warmup")}
+    before = commands({**results, "bench_environment": {"tensorrt": {"config": asked}}}).lines
+    results["bench_environment"]["tensorrt"]["effort"] = effort
+    assert commands(results).lines == before
+    assert before[1].startswith(
+        "deploy bench 'out/a build' \\\n    --precision fp32,fp16,int8,fp8 \\\n"
+    )
 
 
 @pytest.mark.parametrize(

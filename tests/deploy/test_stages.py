@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import save_random_checkpoint
 from small_builds import build_into, contents, write_inputs
 
 import deploy.engine.ort
@@ -14,9 +15,11 @@ import deploy.stages.compile
 from deploy.artifacts import (
     BuildFolder,
     file_hashes,
+    json_text,
     own_files,
     read_json,
     read_manifest,
+    replace_files,
     write_json,
 )
 from deploy.bench.config import bench_config_from_dict
@@ -112,8 +115,6 @@ def test_another_tensorrt_compiles_again(folder, options, monkeypatch):
 
 
 def test_another_checkpoint_runs_everything(folder, options, tmp_path):
-    from checkpoints import save_random_checkpoint
-
     other = {**options, "model": str(save_random_checkpoint(tmp_path / "model", seed=1))}
     build_into(folder.path, other)
     assert ran(folder) == list(ALL)
@@ -196,12 +197,69 @@ def test_what_was_measured_stays_as_long_as_its_model(folder, options):
     """`deploy bench` measures for hours what a build cannot measure again."""
     quick = {"batch": "1", "iterations": 1, "seconds": 0.0, "warmup": 0.0}
     bench(bench_config_from_dict({"out": folder.path, **quick}))
-    measured = read_json(folder.results)["latency"]
+    before = read_json(folder.results)
+    measured = before["latency"]
+    entries = [{"precision": "fp16", "backend": "onnxruntime", "p50_ms": 1, "fastest": True}]
+    place = {"sweep": "onnxruntime", "batch": 1, "sequence": 32, "clock": "host"}
+    before["crossover"] = [{**place, "entries": [{**each, "speedups": []} for each in entries]}]
+    replace_files(folder, {folder.results: json_text(before)})
     assert {row["precision"] for row in measured} == {"fp32", "fp16", "fp8"}
     build_into(folder.path, {**options, "recipe": [LINEARS]})
     results = read_json(folder.results)
     assert results["latency"] == [row for row in measured if row["precision"] != "fp8"]
     assert results["crossover"] == []  # which compared all of them
+
+
+def test_a_baseline_stays_as_long_as_its_checkpoint(folder, options, tmp_path):
+    """Also in a precision that was not built: it is of the checkpoint, not of the build."""
+    quick = {"batch": "1", "iterations": 1, "seconds": 0.0, "warmup": 0.0}
+    bench(bench_config_from_dict({"out": folder.path, **quick}))
+    results = read_json(folder.results)
+    baseline = {**results["latency"][0], "precision": "int8", "backend": "torch-compile"}
+    results["latency"].append(baseline)
+    entry = {"precision": "int8", "backend": "torch-compile", "p50_ms": 1, "fastest": True}
+    place = {"sweep": baseline["sweep"], "batch": 1, "sequence": 32, "clock": "host"}
+    results["crossover"] = [{**place, "entries": [{**entry, "speedups": []}]}]
+    replace_files(folder, {folder.results: json_text(results)})
+    build_into(folder.path, {**options, "max_drop": 0.5})
+    after = read_json(folder.results)
+    assert after["latency"] == results["latency"]
+    assert after["crossover"] == results["crossover"]
+    other = save_random_checkpoint(tmp_path / "other", seed=1)
+    build_into(folder.path, {**options, "model": str(other)})
+    assert read_json(folder.results)["latency"] == []
+
+
+def test_limits_of_an_evaluation_are_not_those_of_the_build(folder, options, run_cli):
+    """Neither a stricter nor a looser one decides whether a build may ship."""
+    strict = run_cli("evaluate", folder.path, "--min", "accuracy=1")
+    assert strict.code == 3
+    results = read_json(folder.results)
+    assert results["limits"] == {"max_drop": None, "min": {"accuracy": 1.0}, "min_agreement": None}
+    build_into(folder.path, options)
+    assert ran(folder) == ["report"]
+    after = read_json(folder.results)
+    assert after["gates"] == []
+    assert after["runs"] == results["runs"]
+    build_into(folder.path, options)
+    assert ran(folder) == []
+
+
+def test_runs_judged_by_other_metrics_are_not_kept(options, tmp_path, run_cli):
+    rows = Path(options["data_dir"]) / "glue" / "SST-2" / "dev.tsv"
+    shutil.copyfile(rows, tmp_path / "dev.tsv")
+    task = tmp_path / "task.yaml"
+    fields = "name: mine\ntrain: dev.tsv\ndev: dev.tsv\ntext: sentence\nlabels: ['0', '1']\n"
+    task.write_text(fields, encoding="utf-8")
+    out = BuildFolder(tmp_path / "out")
+    plain = {**options, "task": str(task), "data_dir": None, "precision": "fp16", "limit": 6}
+    build_into(out.path, plain)
+    assert run_cli("evaluate", out.path).code == 0
+    assert len(read_json(out.results)["runs"]) == 4
+    task.write_text(f"{fields}metrics: [matthews, accuracy]\n", encoding="utf-8")
+    build_into(out.path, plain)
+    runs = read_json(out.results)["runs"]
+    assert [list(run["metrics"]) for run in runs] == [["matthews", "accuracy"]] * 2
 
 
 @needs_rtx

@@ -239,6 +239,7 @@ def test_plans_for_rtx_are_refused_with_both_ways_out(folder, tmp_path, run_cli)
 def test_a_build_without_a_plan_is_refused(folder, tmp_path, run_cli):
     results = read_json(folder.results)
     write_json(folder.results, {**results, "engines": []})
+    update_manifest(folder, [folder.results])
     refused(run_cli, "has no plan", folder.path, "--repository", tmp_path / "models")
 
 
@@ -396,6 +397,7 @@ def test_the_default_is_what_the_report_would_ship(datacenter, tmp_path, logged)
     for name in ("fp8", "fp16"):
         results["compare"][name]["accuracy"]["relative_drop"] = 0.5
     write_json(datacenter.results, results)
+    update_manifest(datacenter, [datacenter.results])
     assert write(datacenter, tmp_path / "models")["default"] == "demo-fp16"
     assert "no precision may be shipped" in logged[0]
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from report_results import drop, full_results, measurements, with_latency
+from report_results import drop, full_results, measurements, run, with_latency
 
+from deploy.evaluation.results import with_evaluation
 from deploy.report.speed import measured_speeds
 from deploy.report.verdict import Readiness, verdict
 
@@ -23,9 +25,17 @@ def results() -> Results:
     return results
 
 
-def executed(results: Results) -> Results:
-    """The same, with every accuracy measured on engines."""
-    return {**results, "runs": [{**run, "simulated": False} for run in results["runs"]]}
+def executed(results: Results, backend: str = "tensorrt") -> Results:
+    """The same, with every accuracy measured on engines, or on what executes the same graph."""
+    runs = [{**run, "simulated": False, "backend": backend} for run in results["runs"]]
+    accuracy = {name: {**entry, "backend": backend} for name, entry in results["accuracy"].items()}
+    return {**results, "runs": runs, "accuracy": accuracy}
+
+
+def evaluated(results: Results, **facts: Any) -> Results:
+    """The same after another evaluation of FP8."""
+    fp8 = {**run("fp8", 0.89, 0.87), "compare": results["compare"]["fp8"], **facts}
+    return with_evaluation(results, {"runs": [fp8], "changed_examples": {}})
 
 
 def loses(name: str, relative: float) -> Callable[[Results], None]:
@@ -52,7 +62,14 @@ def unfused(name: str) -> Callable[[Results], None]:
 def first(results: Results, examples: int) -> None:
     """Judge on the first examples only."""
     results["config"]["limit"] = examples
-    results["accuracy"]["fp32"]["n"] = examples
+    for each in (*results["runs"], *results["accuracy"].values()):
+        each["n"] = examples
+
+
+def of(results: Results, total: int) -> None:
+    """Say how many examples there are."""
+    for each in results["runs"]:
+        each["examples_total"] = total
 
 
 def limit(value: float) -> Callable[[Results], None]:
@@ -120,7 +137,8 @@ def test_ready_is_what_was_executed_and_measured(results):
 @pytest.mark.parametrize(
     ("change", "missing"),
     [
-        (lambda r: first(r, 100), "the other examples: --limit 100"),
+        (lambda r: first(r, 100), "the other examples: --limit 100"),  # of an earlier version
+        (lambda r: of(r, 2000), "the other examples: 1,234 of 2,000 were evaluated"),
         (lambda r: r.update(engines=[]), "an engine: none was built"),
         (lambda r: r["fusion"].pop("fp8"), "what fused"),
         (lambda r: r["labels"].update(suspected_permutation=True), "the order of the labels"),
@@ -135,6 +153,46 @@ def test_what_is_missing_is_named(change, missing, results):
     assert found.readiness is Readiness.PROVISIONAL
     assert found.headline == "FP8 is the candidate; one check is missing before it ships"
     assert [each.startswith(missing) for each in found.missing] == [True]
+
+
+@pytest.mark.parametrize("limit", [1234, 5000])
+def test_a_limit_that_leaves_nothing_out_is_none(limit, results):
+    results = executed(with_latency(results, measurements(fp8=0.3)))
+    results["config"]["limit"] = limit
+    of(results, 1234)
+    assert verdict(results).readiness is Readiness.READY
+
+
+def test_an_engine_on_a_few_examples_is_not_what_the_shown_accuracy_is_of(results):
+    """The simulation on all of them stays the best evidence."""
+    results = evaluated(
+        with_latency(results, measurements(fp8=0.3)), backend="tensorrt", simulated=False, n=5
+    )
+    assert results["accuracy"]["fp8"]["n"] == 1234
+    (missing,) = verdict(results).missing
+    assert missing.startswith("the engine's own accuracy: so far its codes were multiplied")
+
+
+def test_torch_is_no_engine(results):
+    timed = with_latency(results, measurements(fp8=0.3))
+    (missing,) = verdict(executed(timed, "torch")).missing
+    assert missing == (
+        "the engine's own accuracy: so far torch executed its graph; `deploy evaluate --backend "
+        "tensorrt-rtx` on the GPU, on all examples"
+    )
+    # Where an engine has run too, it counts, whichever was last.
+    assert verdict(evaluated(executed(timed), backend="torch", simulated=False)).missing == ()
+
+
+def test_a_latency_of_torch_is_not_the_engines(results):
+    found = [
+        replace(each, probe=replace(each.probe, contestant=replace(who, backend="torch")))
+        for each in measurements(fp8=0.3)
+        for who in [each.probe.contestant]
+        if who.backend == "tensorrt"
+    ]
+    (missing,) = verdict(executed(with_latency(results, found, sweep="torch"))).missing
+    assert missing.startswith("the engine's own latency: so far torch ran its graph")
 
 
 def test_a_simulated_latency_decides_nothing(results):
