@@ -172,9 +172,9 @@ def _amax(
     weight = np.abs(_weight(place))
     if how.granularity is Granularity.PER_TENSOR:
         return np.array(weight.max(), np.float64)
+    # Of a channel of zeros too, whose scale is then raised to the smallest that there is: under a
+    # larger one than the other channels' the codes of all would be multiplied towards overflow.
     amax: NDArray[np.float64] = weight.max(axis=0).astype(np.float64)
-    # A channel of zeros quantizes to zeros under any scale; 1 keeps it from dividing by zero.
-    amax[amax == 0.0] = 1.0
     return amax
 
 

@@ -9,7 +9,7 @@ from deploy.artifacts import BuildFolder, check_listed, read_manifest
 from deploy.engine.builder import Flavour, installed_flavours
 from deploy.engine.cuda import CudaRuntime
 from deploy.engine.ort import OrtSession
-from deploy.engine.plan import load_plan
+from deploy.engine.plan import claimed_flavour, load_plan
 from deploy.engine.profiles import Profile
 from deploy.engine.session import Backend, Precision, Session
 from deploy.engine.torch_session import TorchSession
@@ -64,10 +64,11 @@ def best_backend(folder: BuildFolder, precisions: Iterable[Precision]) -> Backen
     target = _target()
     if target is None:
         return Backend.ONNXRUNTIME
-    plans = (folder.plan(precision.value, target) for precision in precisions)
-    # TensorRT for RTX refuses to run on a datacenter GPU, though it may be installed beside one.
-    if Flavour.TENSORRT in installed_flavours() and all(plan.is_file() for plan in plans):
-        return Backend.TENSORRT
+    flavours = {claimed_flavour(folder, precision, target) for precision in precisions}
+    # One backend runs them all. What TensorRT for RTX has built for a target it also runs there.
+    for flavour in installed_flavours():
+        if flavours == {flavour}:
+            return Backend(flavour.value)
     return Backend.TORCH if _torch_has_cuda() else Backend.ONNXRUNTIME
 
 

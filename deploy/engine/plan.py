@@ -117,6 +117,20 @@ def read_plan_info(folder: BuildFolder, precision: Precision, target: str) -> Pl
     return _read_plan(folder, precision, target)[0]
 
 
+def claimed_flavour(folder: BuildFolder, precision: Precision, target: str) -> Flavour | None:
+    """Which TensorRT a plan is said to be of, its content unseen; None where there is no plan.
+
+    Raises:
+        PlanError: It has no sidecar that says so.
+    """
+    path, sidecar = folder.plan(precision.value, target), folder.plan_info(precision.value, target)
+    if not path.is_file():
+        return None
+    files, command = _listed_files(folder, path)
+    remedy = f"build it again: {command}"
+    return _parse_info(sidecar, _read_listed(folder, files, sidecar, remedy), remedy).flavour
+
+
 def plan_info_to_dict(info: PlanInfo) -> dict[str, Any]:
     """The sidecar's content."""
     return {"schema_version": SCHEMA_VERSION, **asdict(info)}

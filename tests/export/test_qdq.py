@@ -291,10 +291,24 @@ def test_excluded_attention_stays_in_high_precision(exported):
     assert len(scales) == 2 * 14 - 4
 
 
-def test_a_channel_of_zeros_stays_zero():
-    weight = np.array([[0.0, 2.0], [0.0, -1.0]], np.float32)
-    codes = quantize(weight, np.array([1.0, 2.0 / 448]), QuantFormat.FP8)
-    np.testing.assert_array_equal(codes.astype(np.float32), [[0.0, 448.0], [0.0, -224.0]])
+@pytest.mark.parametrize("carried", FloatType)
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_a_channel_of_zeros_stays_zero_and_has_no_say_in_the_scales(exported, fmt, carried):
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    model = exported.graph()
+    weight = locate_sites(model, graph_sites(model))[name].value
+    values = np.array(weight.const_value.numpy())
+    values[:, 3] = 0.0
+    weight.const_value = ir.tensor(values)
+    recipe = replace(PRESETS[fmt.value], center_attention=False, smoothquant=None)
+    insert_qdq(model, recipe, exported.table, carried)
+    codes, scale = (
+        model.graph.initializers[f"{name}.{what}"].const_value.numpy()
+        for what in ("quantized", "scale")
+    )
+    assert (codes[:, 3].astype(np.float32) == 0.0).all()
+    assert 0.0 < scale[3] < scale.max()
+    assert np.isfinite(run(model, tokens(0))[0]).all()
 
 
 def test_codes_saturate_and_round_to_even():
