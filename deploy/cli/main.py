@@ -34,7 +34,7 @@ def main() -> None:
         _exit_interrupted()
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            _fail(str(error), "free disk space, or give --out a folder on another disk", 1)
+            _fail(str(error), "free disk space, or use a folder on another disk", 1)
         logging.getLogger("deploy.cli").debug("unexpected", exc_info=error)
         _fail(f"unexpected {type(error).__name__}: {error}", _report(error), 1)
     if exit_code == _INTERRUPTED:  # what typer makes of an interrupt, without a word

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,15 @@ from pathlib import Path
 
 import pytest
 from checkpoints import save_random_checkpoint
+from holders import holding
 
-from deploy.artifacts import BuildFolder, file_hashes, hold_folder, read_json
+from deploy.artifacts import (
+    BuildFolder,
+    file_hashes,
+    hold_folder,
+    read_json,
+    write_manifest,
+)
 
 QUICK = ("--engine", "none", "--calib-samples", "4", "--buckets", "128")
 
@@ -252,6 +260,54 @@ def test_a_build_folder_in_use_is_exit_1(checkpoint, data_dir, run_cli, tmp_path
     arguments = ("--model", checkpoint, "--task", "sst2", "--data-dir", data_dir, *QUICK)
     with hold_folder(tmp_path):
         refuse(run_cli, 1, f"is writing '{tmp_path}': process {os.getpid()}", tmp_path, *arguments)
+
+
+ON_A_BUILD = [
+    ("evaluate",),
+    ("bench",),
+    ("report",),
+    ("triton", "--backend", "onnxruntime", "--repository", "never"),
+]
+
+
+@pytest.mark.parametrize("command", ON_A_BUILD, ids=lambda command: command[0])
+@pytest.mark.parametrize("begun", [True, False], ids=["in a stage", "before the first"])
+def test_a_build_under_way_is_not_called_stopped(begun, command, built, run_cli, tmp_path):
+    folder = BuildFolder(Path(shutil.copytree(built[0], tmp_path / "out")))
+    if begun:
+        write_manifest(folder, {**read_json(folder.manifest), "unfinished": "evaluate"})
+    else:
+        folder.manifest.unlink()
+        folder.results.unlink()
+    with holding(folder.path) as holder:
+        ran = run_cli(*command, folder.path)
+        assert ran.code == 1
+        assert f"is writing '{folder.path}': process {holder.pid}, since" in ran.err
+    again = run_cli(*command, folder.path)
+    assert "deploy build" in again.err
+    assert "is writing" not in again.err
+
+
+@pytest.mark.parametrize("command", ON_A_BUILD, ids=lambda command: command[0])
+def test_a_folder_that_cannot_be_written_names_no_option_of_other_commands(
+    command, built, run_cli, tmp_path
+):
+    out = Path(shutil.copytree(built[0], tmp_path / "out"))
+    (out / ".lock").unlink()
+    (out / ".lock").mkdir()  # which refuses root too
+    ran = run_cli(*command, out)
+    assert ran.code == 1
+    assert f"error: cannot write '{out}'" in ran.err
+    assert "--out" not in ran.err
+
+
+def test_a_link_that_leads_nowhere_is_told_at_once(run_cli, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to("gone")
+    for out in (link, link / "below"):
+        said = f"'{link}' is a link to 'gone', which is not there"
+        refuse(run_cli, 1, said, out, "--model", "demo", "--task", "demo")
+    assert link.is_symlink()
 
 
 def test_command_line_wins_over_file(run_cli, tmp_path):
