@@ -13,8 +13,18 @@ _VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _LEAST = 8
 
 _PATTERNS = (
-    # Hugging Face's access tokens, wherever they come from.
-    (re.compile(r"\bhf_[A-Za-z0-9]{8,}"), f"hf_{MARK}"),
+    # Hugging Face's access tokens, wherever they come from: 34 characters of both cases. Fewer
+    # may be the name of a folder, which a build has to write down as it is.
+    (
+        re.compile(
+            r"(?<![A-Za-z0-9])(hf|api_org)_"
+            r"(?=[a-z0-9]*[A-Z])(?=[A-Z0-9]*[a-z])[A-Za-z0-9]{34,}"
+        ),
+        rf"\1_{MARK}",
+    ),
+    # JSON Web Tokens, as signing in with OAuth gives them (RFC 7519: three parts in base64url, of
+    # which the first is an object).
+    (re.compile(r"(?<![A-Za-z0-9])(hf_[a-z]+_)?eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), MARK),
     # user:password@ and token@ of an address.
     (re.compile(r"(?<=://)[^\s/@'\"\\]+(?=@)"), MARK),
     (re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"), rf"\1{MARK}"),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from deploy.errors import BuildFolderError
 
 # Characters; what a build writes has under 40.
 _LONGEST = 255
+
+
+def scratch_prefix() -> str:
+    """How this process' temporary folders begin, so that they can be found where it has to end."""
+    return f"deploy-{os.getpid()}-"
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -14,12 +14,13 @@ from deploy.config import BuildConfig, StageKind, config_to_dict
 from deploy.environment import describe_environment
 from deploy.inputs import BuildInputs, load_inputs
 from deploy.logs import build_log
-from deploy.stages.calibrate import CALIBRATE, calibrate_stage, calibration_rows
-from deploy.stages.compile import compile_stage, stage_name
-from deploy.stages.evaluate import EVALUATE, evaluate_stage
-from deploy.stages.export import EXPORT, export_stage
-from deploy.stages.quantize import QUANTIZE, quantize_stage
-from deploy.stages.report import REPORT, report_stage
+from deploy.stages.calibrate import calibrate_stage, calibration_rows
+from deploy.stages.compile import compile_stage
+from deploy.stages.evaluate import evaluate_stage
+from deploy.stages.export import export_stage
+from deploy.stages.planned import check_apart, check_clear, planned_files
+from deploy.stages.quantize import quantize_stage
+from deploy.stages.report import report_stage
 from deploy.stages.run import StageRun
 from export.calibration_table import CalibrationTable, read_table
 from export.checkpoint import Checkpoint, load_weights
@@ -45,15 +46,18 @@ def build(
     """
     progress = progress or SilentProgress()
     check_writable(config.out)
+    check_apart(config.model, config.out)
     inputs = load_inputs(config, progress)
     calibrates = any(precision.calibrated for precision in config.precision)
     rows = calibration_rows(config, inputs, progress) if calibrates else None
+    folder = BuildFolder(config.out)
+    planned = planned_files(config, folder, inputs)
+    check_clear(folder, planned)
     with hold_folder(config.out), build_log(config.out):
-        folder = BuildFolder(config.out)
         run = StageRun(
             folder,
             facts=_facts(config, inputs, rows),
-            wanted=tuple(_wanted(config, inputs)),
+            planned=planned,
             force=force,
             progress=progress,
         )
@@ -74,20 +78,6 @@ def _facts(config: BuildConfig, inputs: BuildInputs, rows: CalibrationSet | None
         "calibration_fingerprint": None if rows is None else rows.fingerprint,
         "environment": describe_environment(),
     }
-
-
-def _wanted(config: BuildConfig, inputs: BuildInputs) -> Iterator[str]:
-    """Names of all stages of a build, in their order."""
-    calibrated = [precision for precision in config.precision if precision.calibrated]
-    yield EXPORT
-    if calibrated:
-        yield CALIBRATE
-    yield from (f"{QUANTIZE}.{precision.value}" for precision in calibrated)
-    if inputs.flavour is not None:
-        for precision in config.precision:
-            yield from (stage_name(precision, target) for target in inputs.targets)
-    yield EVALUATE
-    yield REPORT
 
 
 def _make_models(

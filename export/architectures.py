@@ -6,7 +6,10 @@ here; a new encoder is one more row of `ARCHITECTURES`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from export.errors import UnsupportedModelError
 
@@ -75,6 +78,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
+_USE_ONE_OF = f"use --model with a checkpoint of one of: {', '.join(ARCHITECTURES)}"
+
+
 def get_architecture(model_type: str) -> Architecture:
     """Look an encoder family up.
 
@@ -85,6 +91,28 @@ def get_architecture(model_type: str) -> Architecture:
         return ARCHITECTURES[model_type]
     except KeyError:
         raise UnsupportedModelError(
-            f"a model of type '{model_type}' is not a supported encoder",
-            f"use --model with a checkpoint of one of: {', '.join(ARCHITECTURES)}",
+            f"a model of type '{model_type}' is not a supported encoder", _USE_ONE_OF
         ) from None
+
+
+def check_supported(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse another kind of model, before a library that does not know it either says so.
+
+    Args:
+        folder: Of the checkpoint.
+        config: Its config.json; one without a type is for transformers to tell.
+
+    Raises:
+        UnsupportedModelError: It is not of an encoder that this toolchain knows.
+    """
+    model_type = config.get("model_type")
+    if model_type in ARCHITECTURES:
+        return
+    if "auto_map" in config:
+        raise UnsupportedModelError(
+            f"'{folder}' is a model of type '{model_type}' that brings its own code (auto_map), "
+            "and code of a checkpoint is never run",
+            _USE_ONE_OF,
+        )
+    if isinstance(model_type, str):
+        get_architecture(model_type)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from calib_data.errors import NetworkError, ToolchainError
 from calib_data.parsing import NotParsableError, parse_json
+from export.architectures import check_supported
 from export.config_file import check_config
 from export.errors import CheckpointError
 
@@ -48,6 +49,7 @@ def local_folder(source: str, *, allow_pickle: bool = False) -> Path:
 
     Raises:
         CheckpointError: Folder or repository missing, or without what a checkpoint needs.
+        UnsupportedModelError: The configuration names another kind of model.
         NetworkError: `source` names a hub repository and the hub cannot be reached.
     """
     folder = _find(source)
@@ -131,7 +133,7 @@ def _check_folder(folder: Path, *, allow_pickle: bool) -> None:
             "give --model the folder that save_pretrained() wrote",
         )
     _check_weights(folder, allow_pickle=allow_pickle)
-    check_config(folder)
+    check_supported(folder, check_config(folder))
 
 
 def _check_weights(folder: Path, *, allow_pickle: bool) -> None:
@@ -161,6 +163,13 @@ def explained(source: str) -> Iterator[None]:
         raise
     except Exception as error:
         logging.getLogger(__name__).debug("loading %s failed", source, exc_info=True)
+        refusal = _unpickling_problem(error)
+        if refusal is not None:
+            raise CheckpointError(
+                f"{_PICKLE} of '{source}' holds more than tensors, or is damaged: {refusal}",
+                "load it where you trust it, and save it again with model.save_pretrained(folder), "
+                "which writes safetensors",
+            ) from error
         if Path(source).is_dir():
             raise CheckpointError(
                 f"cannot load '{source}': {type(error).__name__}: {_lines(error, 1)}",
@@ -189,6 +198,17 @@ def _lines(error: BaseException, count: int) -> str:
     """The first lines of a message, as one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:count])
+
+
+def _unpickling_problem(error: BaseException) -> str | None:
+    """What torch would not unpickle, without its advice to open the file all the same."""
+    # By its name: nothing here imports what it is of.
+    refused = next((e for e in _chain(error) if type(e).__name__ == "UnpicklingError"), None)
+    if refused is None:
+        return None
+    advice = ("Weights only load failed", "Please file an issue", "Check the documentation")
+    lines = [line.strip() for line in str(refused).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith(advice))
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -29,8 +29,11 @@ _SIZES = (
 )
 
 
-def check_config(folder: Path) -> None:
+def check_config(folder: Path) -> dict[str, Any]:
     """Refuse a config.json that no model of the folder's weights can have.
+
+    Returns:
+        Its content.
 
     Raises:
         CheckpointError: It is not a JSON object, or promises more than the weight files hold.
@@ -50,6 +53,7 @@ def check_config(folder: Path) -> None:
     ):
         _refuse(path, f"has architectures {names!r:.60}, not a list of names")
     _check_sizes(path, plain, _weight_bytes(folder))
+    return plain
 
 
 def _check_sizes(path: Path, plain: Mapping[str, Any], available: int) -> None:

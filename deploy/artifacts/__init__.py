@@ -9,6 +9,7 @@ from deploy.artifacts.layout import (
 from deploy.artifacts.lock import Holder, check_not_held, hold_folder, read_holder
 from deploy.artifacts.manifest import (
     MANIFEST_VERSION,
+    REMOVABLE,
     canonical,
     check_finished,
     check_listed,
@@ -19,6 +20,7 @@ from deploy.artifacts.manifest import (
     settle,
     update_manifest,
     write_manifest,
+    written_names,
 )
 from deploy.artifacts.reading import read_json
 from deploy.artifacts.replacing import replace_files
@@ -34,6 +36,7 @@ from deploy.artifacts.writing import (
 
 __all__ = [
     "MANIFEST_VERSION",
+    "REMOVABLE",
     "SCHEMA_VERSION",
     "BuildFolder",
     "Holder",
@@ -65,4 +68,5 @@ __all__ = [
     "write_json",
     "write_manifest",
     "write_text",
+    "written_names",
 ]

@@ -38,5 +38,5 @@ def hash_files(folder: BuildFolder, paths: Iterable[Path]) -> dict[str, dict[str
 
 
 def file_hashes(folder: BuildFolder) -> dict[str, dict[str, Any]]:
-    """Size in bytes and sha256 of every file of a build, by its path within the folder."""
+    """Size in bytes and sha256 of all `own_files`, by path within the folder."""
     return hash_files(folder, own_files(folder))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# All that a build makes: what its manifest lists, and what the next build may remove. Whatever
-# else a user keeps in the folder is neither hashed nor touched.
+# The names of all that a build makes. A user's file may have such a name too, so what the next
+# build may remove is what the manifest lists.
 _OWN = (
     "calibration.json",
     "results.json",
@@ -100,7 +100,7 @@ class BuildFolder:
 
 
 def own_files(folder: BuildFolder) -> list[Path]:
-    """The files that a build made, by their names; never the manifest."""
+    """The files that have the names of what a build makes; never the manifest."""
     return sorted(
         path
         for pattern in _OWN

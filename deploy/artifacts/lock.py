@@ -72,13 +72,15 @@ def read_holder(path: Path) -> Holder | None:
 
 
 def check_not_held(path: Path) -> None:
-    """Refuse to read a folder that is being written; writes nothing itself.
+    """Refuse to read a folder that another process writes; writes nothing itself.
 
     Raises:
         BuildFolderError: Another command holds it.
     """
     if _is_held(path):
-        raise _held(path, _await_holder(path))
+        holder = _await_holder(path)
+        if holder is None or holder.pid != os.getpid():
+            raise _held(path, holder)
 
 
 def _is_held(path: Path) -> bool:

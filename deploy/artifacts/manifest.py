@@ -5,6 +5,8 @@ wanted            names of all stages, in their order
 unfinished        the stage in progress; null once the build is complete
 stages.<name>     {key, seconds, peak_memory_bytes, reused, files, result}; see deploy.stages
 files.<path>      {bytes, sha256}, and `next`, the same of what it is about to become
+removable         paths that no stage vouches for and a build may remove: of a stage that has begun
+                  and not ended, or given up; whatever else lies in the folder is the user's
 manifest_sha256   over the rest, as `canonical` writes it
 """
 
@@ -29,6 +31,8 @@ from deploy.structure import count, flag, mapping, optional, quantity, record, s
 MANIFEST_VERSION = 2
 
 NEXT = "next"
+
+REMOVABLE = "removable"
 
 _CHECKSUM = "manifest_sha256"
 
@@ -59,7 +63,8 @@ _manifest = record(
         "unfinished": optional(text),
         "stages": mapping(_stage),
         "files": mapping(record(_entry, {NEXT: record(_entry)})),
-    }
+    },
+    {REMOVABLE: sequence(text)},
 )
 
 
@@ -104,9 +109,14 @@ def read_manifest(folder: BuildFolder) -> dict[str, Any]:
             raise ValueError(problem)
     except ValueError as error:
         raise BuildFolderError(f"'{folder.manifest}' is damaged: {error}", remedy) from error
-    for name in manifest["files"]:
+    for name in (*manifest["files"], *manifest.get(REMOVABLE, ())):
         inside(folder.path, name)
     return manifest
+
+
+def written_names(manifest: Mapping[str, Any]) -> set[str]:
+    """Files that this folder's commands have written, or begun to; all others are a user's."""
+    return {*manifest["files"], *manifest.get(REMOVABLE, ())}
 
 
 def check_finished(folder: BuildFolder) -> dict[str, Any]:
@@ -179,6 +189,7 @@ def list_files(manifest: dict[str, Any], entries: Mapping[str, Any], stage: str)
     files, plain = manifest["files"], manifest["stages"][stage]
     plain["files"] = sorted({*plain["files"], *(entries.keys() - files.keys())})
     files.update(entries)
+    manifest[REMOVABLE] = sorted(set(manifest.get(REMOVABLE, ())) - files.keys())
 
 
 def update_manifest(folder: BuildFolder, written: Iterable[Path], stage: str = "report") -> None:
@@ -198,19 +209,20 @@ def update_manifest(folder: BuildFolder, written: Iterable[Path], stage: str = "
 
 
 def forget_files(folder: BuildFolder, names: Iterable[str]) -> None:
-    """Take files that are about to change out of the manifest of a finished build.
+    """Let the manifest of a finished build vouch no more for files that are about to be written.
 
     Raises:
         BuildFolderError: The manifest is missing or damaged, or cannot be written.
     """
     manifest = read_manifest(folder)
-    gone = set(names) & manifest["files"].keys()
-    if not gone:
+    gone, known = set(names), manifest.get(REMOVABLE, ())
+    if gone <= set(known):
         return
-    for name in gone:
+    for name in gone & manifest["files"].keys():
         del manifest["files"][name]
     for plain in manifest["stages"].values():
         plain["files"] = [name for name in plain["files"] if name not in gone]
+    manifest[REMOVABLE] = sorted({*known, *gone})
     write_manifest(folder, manifest)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from calib_data.errors import UsageError
 from deploy.artifacts.layout import BuildFolder
+from deploy.artifacts.lock import check_not_held
 from deploy.artifacts.manifest import check_finished, check_listed
 from deploy.artifacts.reading import read_json
 from deploy.errors import BuildFolderError
@@ -20,8 +21,17 @@ def read_results(folder: BuildFolder) -> dict[str, Any]:
 
     Raises:
         BuildFolderError: It is missing or damaged, not what its manifest lists, of a build that
-            was stopped, or of another version.
+            was stopped, or of another version; or another command is about to write it.
     """
+    try:
+        return _read_results(folder)
+    except BuildFolderError:
+        # A build that is under way has not been stopped, and must not be started again.
+        check_not_held(folder.path)
+        raise
+
+
+def _read_results(folder: BuildFolder) -> dict[str, Any]:
     # Here, because writing a build needs none of it.
     from deploy.results_structure import check_results
 

@@ -5,6 +5,7 @@ A reader sees the old file, the new one or none; what was renamed is still there
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -17,6 +18,11 @@ from uuid import uuid4
 from calib_data.durable import sync
 from calib_data.redact import redact
 from deploy.errors import BuildFolderError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+# Of the commands that take a folder to be made.
+_GIVE_OUT = "give --out a folder that this user may write"
 
 
 def make_folder(path: Path) -> None:
@@ -34,10 +40,12 @@ def make_folder(path: Path) -> None:
 
 
 def not_writable(path: Path, error: OSError) -> BuildFolderError:
-    """The error about a folder or file that this user may not write."""
+    """The error about a folder or file that cannot be written, by whatever command."""
     return BuildFolderError(
         f"cannot write '{path}': {error.strerror or error}",
-        "give --out a folder that this user may write",
+        "free disk space, or use a folder on another disk"
+        if error.errno in _DISK_FULL
+        else "let this user write there, or work on a copy that this user may write",
     )
 
 
@@ -87,10 +95,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BuildFolderError(
-            f"cannot write '{path}': {error.strerror}",
-            "free disk space, or give --out another folder",
-        ) from error
+        raise not_writable(path, error) from error
 
 
 def text_bytes(content: str) -> bytes:
@@ -114,7 +119,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Find out early whether a build folder can be made; leaves nothing behind.
+    """Find out early whether the folder that --out names can be made; leaves nothing behind.
 
     Raises:
         BuildFolderError: `path` or the folder it would be made in is not a writable folder.
@@ -122,13 +127,18 @@ def check_writable(path: Path) -> None:
     existing = path
     try:
         while not existing.exists() and existing != existing.parent:
+            if existing.is_symlink():
+                raise BuildFolderError(
+                    f"cannot write '{path}': '{existing}' is a link to '{existing.readlink()}', "
+                    "which is not there",
+                    "make the folder that the link points to, or give --out another one",
+                )
             existing = existing.parent
         # Permission bits say nothing to root, nor on a read-only mount: only trying does.
         tempfile.TemporaryFile(dir=existing).close()
     except NotADirectoryError:
         raise BuildFolderError(
-            f"cannot write '{path}': '{existing}' is not a folder",
-            "give --out a folder that this user may write",
+            f"cannot write '{path}': '{existing}' is not a folder", _GIVE_OUT
         ) from None
     except OSError as error:
-        raise not_writable(path, error) from error
+        raise BuildFolderError(not_writable(path, error).message, _GIVE_OUT) from error

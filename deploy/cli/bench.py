@@ -76,9 +76,13 @@ def command(
         "cuda_graph": not no_cuda_graph,
     }
     from deploy.bench.config import bench_config_from_dict
+    from deploy.cli.interrupt import begin_anew, stopping_at_once
 
     config = bench_config_from_dict(options)
-    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
+    with (
+        working(quiet=quiet, log_level=log_level, log_file=log_file) as progress,
+        stopping_at_once(Path(out), begin_anew),
+    ):
         from deploy.bench.pipeline import bench
 
         measured, results = bench(config, progress)

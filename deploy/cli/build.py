@@ -153,7 +153,7 @@ def command(
         "limit": limit,
         "allow_pickle": allow_pickle or None,
     }
-    from deploy.cli.interrupt import stopping_at_once
+    from deploy.cli.interrupt import resume_build, stopping_at_once
     from deploy.cli.outcome import show_outcome
     from deploy.config import config_from_dict, load_config, parse_force
 
@@ -163,7 +163,7 @@ def command(
     kinds = parse_force(force or ())
     with (
         working(quiet=quiet, log_level=log_level, log_file=log_file) as progress,
-        stopping_at_once(build_config.out),
+        stopping_at_once(build_config.out, resume_build),
     ):
         from deploy.pipeline import build
 

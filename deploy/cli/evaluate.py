@@ -63,11 +63,15 @@ def command(
         "min": minimum or None,
         "min_agreement": min_agreement,
     }
+    from deploy.cli.interrupt import resume_evaluation, stopping_at_once
     from deploy.cli.outcome import show_outcome
     from deploy.evaluation.config import evaluate_config_from_dict
 
     config = evaluate_config_from_dict(options)
-    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
+    with (
+        working(quiet=quiet, log_level=log_level, log_file=log_file) as progress,
+        stopping_at_once(Path(out), resume_evaluation),
+    ):
         from deploy.evaluation.pipeline import evaluate_folder
 
         results = evaluate_folder(config, progress)

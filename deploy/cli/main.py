@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import sys
 import threading
 from typing import NoReturn
 
 from calib_data.errors import ToolchainError
+from deploy.cli.signals import sigterm_interrupts, stopped_by
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+# What typer makes of a KeyboardInterrupt, without a word.
+_INTERRUPTED = 130
 
 # Characters of a message.
 _LONGEST = 2000
@@ -23,22 +26,23 @@ def main() -> None:
     """Run the command line and exit with its code."""
     # onnxruntime (1.32 does) would tell its vendor about the models that it runs.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        # Imported here, so that an interrupt during the import ends like any other.
-        from deploy.cli.app import run
+    with sigterm_interrupts() as terminated:
+        try:
+            # Imported here, so that an interrupt during the import ends like any other.
+            from deploy.cli.app import run
 
-        exit_code = run()
-    except ToolchainError as error:
-        _fail(error.message, error.remedy, error.exit_code)
-    except KeyboardInterrupt:
-        _exit_interrupted()
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            _fail(str(error), "free disk space, or give --out a folder on another disk", 1)
-        logging.getLogger("deploy.cli").debug("unexpected", exc_info=error)
-        _fail(f"unexpected {type(error).__name__}: {error}", _report(error), 1)
-    if exit_code == _INTERRUPTED:  # what typer makes of an interrupt, without a word
-        _exit_interrupted()
+            exit_code = run()
+        except ToolchainError as error:
+            _fail(error.message, error.remedy, error.exit_code)
+        except KeyboardInterrupt:
+            exit_code = _INTERRUPTED
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                _fail(str(error), "free disk space, or use a folder on another disk", 1)
+            logging.getLogger("deploy.cli").debug("unexpected", exc_info=error)
+            _fail(f"unexpected {type(error).__name__}: {error}", _report(error), 1)
+        if exit_code == _INTERRUPTED:
+            _exit_stopped(signal.SIGTERM if terminated else signal.SIGINT)
     sys.exit(exit_code)
 
 
@@ -76,14 +80,15 @@ def _shown(text: str) -> str:
     return f"{line[:half]} … {line[-half:]}"
 
 
-def _exit_interrupted() -> NoReturn:
-    print("interrupted", file=sys.stderr)
+def _exit_stopped(number: int) -> NoReturn:
+    exit_code, word = stopped_by(number)
+    print(word, file=sys.stderr)
     if threading.active_count() > 1:
         # Deep in one step, a TensorRT build does not hear that it is cancelled, and the
         # interpreter must not be taken down under it. Everything of ours has been unwound by now.
         sys.stderr.flush()
-        os._exit(_INTERRUPTED)
-    sys.exit(_INTERRUPTED)
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -92,10 +92,14 @@ def command(
         "limit": limit,
         "allow_pickle": allow_pickle or None,
     }
+    from deploy.cli.interrupt import begin_anew, stopping_at_once
     from deploy.tune.config import tune_config_from_dict
 
     config = tune_config_from_dict({k: v for k, v in options.items() if v is not None})
-    with working(quiet=quiet, log_level=log_level, log_file=log_file) as progress:
+    with (
+        working(quiet=quiet, log_level=log_level, log_file=log_file) as progress,
+        stopping_at_once(config.build.out, begin_anew),
+    ):
         from deploy.tune.pipeline import tune
 
         results = tune(config, progress)

@@ -6,6 +6,7 @@ import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from deploy.artifacts import BuildFolder, make_folder, write_bytes
 from deploy.engine.session import Precision
@@ -18,6 +19,14 @@ from export.onnx_file import check_onnx, model_files, write_onnx
 from export.verify import verify_export
 
 EXPORT = "export"
+
+# What `save_pretrained` may write beside a tokenizer's vocabulary.
+_BESIDE_VOCABULARY = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
 
 
 def export_stage(
@@ -48,6 +57,11 @@ def export_stage(
         prepare=weights,
         doing="Exporting to ONNX",
     )
+
+
+def tokenizer_names(tokenizer: Any) -> set[str]:
+    """Names of the files that a tokenizer may be saved as."""
+    return {*tokenizer.vocab_files_names.values(), *_BESIDE_VOCABULARY}
 
 
 def _save_tokenizer(checkpoint: Checkpoint, folder: BuildFolder) -> list[Path]:

@@ -4,6 +4,10 @@ The manifest is the truth about a folder. A stage's record leaves it before the 
 enters it once the stage's files are on disk, so that a process that dies anywhere leaves a manifest
 that vouches for whole files only. Records of later stages stay meanwhile: their keys hold the
 content of what they read, so they are taken over where that has not changed, and run where it has.
+
+What a stage is about to write, and what it gives up, is `removable` in the manifest before it is
+touched, until it is vouched for or gone. Nothing else in the folder is ever removed, whatever its
+name: it is the user's.
 """
 
 from __future__ import annotations
@@ -18,12 +22,12 @@ from typing import Any
 
 from calib_data.progress import Progress
 from deploy.artifacts import (
+    REMOVABLE,
     BuildFolder,
     canonical,
     hash_files,
     left_behind,
     make_folder,
-    own_files,
     read_manifest,
     settle,
     temporary_files,
@@ -40,6 +44,9 @@ from deploy.stages.record import (
 )
 
 _LOG = logging.getLogger(__name__)
+
+Planned = Mapping[str, Collection[str]]
+"""Paths within the folder of all that a stage may write, by its name; the stages in their order."""
 
 
 @dataclass(frozen=True)
@@ -84,37 +91,37 @@ class StageRun:
         self,
         folder: BuildFolder,
         facts: Mapping[str, Any],
-        wanted: Sequence[str],
+        planned: Planned,
         force: Collection[str],
         progress: Progress,
     ) -> None:
         """Read what an earlier build left, and remove what this one does not want.
 
-        Removed are files that a build makes, by their names; whatever else lies there stays. In a
-        folder without a manifest, only what a killed process had not finished writing is removed.
-
         Args:
             folder: Where.
             facts: What the manifest says of the build as a whole.
-            wanted: Names of the stages, in the order in which they will run.
+            planned: The stages in the order in which they will run, and what each may write.
             force: Kinds of stages that run in any case.
             progress: Told what is being done.
 
         Raises:
             BuildFolderError: The folder cannot be written.
         """
-        self._folder, self._facts, self._wanted = folder, facts, tuple(wanted)
+        self._folder, self._facts = folder, facts
+        self._planned, self._wanted = planned, tuple(planned)
         self._force, self._progress = force, progress
         for part in (folder.path / "onnx", folder.path / "engines"):
             make_folder(part)
-        before = folder.manifest.exists()
-        self._written, known = _known(folder)
+        self._written, known, removable = _known(folder)
+        self._removable = set(removable)
         self._records = {name: known[name] for name in self._wanted if name in known}
+        for name in known.keys() - self._records.keys():
+            self._removable.update(known[name].files)
         if self._records.keys() != known.keys() or not known:
             self._write(unfinished=self._wanted[0])
         self._remove(temporary_files(folder))
-        if before:
-            self._remove(path for path in own_files(folder) if self._is_waste(path))
+        # A journal checks itself, and an evaluation that was stopped goes on with it.
+        self._clear(name for name in self._removable if not self._is_journal(name))
 
     @property
     def records(self) -> Mapping[str, StageRecord]:
@@ -145,10 +152,13 @@ class StageRun:
         if stage.prepare is not None:
             stage.prepare()
         self._records.pop(stage.name, None)
+        before = {} if known is None else known.files
+        begun = {*self._planned[stage.name], *before}
+        self._removable |= begun
         self._write(unfinished=stage.name)
         if known is not None and self._is_forced(stage):
             # Not even an evaluation is to go on from what it had.
-            self._remove(self._folder.path / name for name in known.files)
+            self._remove(self._folder.path / name for name in before)
         counts = reset_peak()
         started = time.monotonic()
         if stage.doing is None:
@@ -166,9 +176,7 @@ class StageRun:
         )
         self._records[stage.name] = record
         self._write(unfinished=self._after(stage.name))
-        if known is not None:
-            gone = known.files.keys() - self.files.keys()
-            self._remove(self._folder.path / name for name in gone)
+        self._clear(begun)
         _LOG.info("%s: %.1f s", stage.name, record.seconds)
         return record
 
@@ -178,10 +186,9 @@ class StageRun:
         Raises:
             BuildFolderError: The manifest cannot be written.
         """
+        # Journals of precisions that are gone, and of evaluations that were stopped before this.
+        self._clear(self._removable)
         self._write(unfinished=None)
-        # Of precisions that are gone, and of evaluations that were stopped before this build.
-        journals = (path for path in own_files(self._folder) if self._is_journal(path))
-        self._remove(path for path in journals if self._folder.name(path) not in self.files)
 
     def _stands(self, stage: Stage, known: StageRecord) -> bool:
         return (
@@ -205,36 +212,41 @@ class StageRun:
             "unfinished": unfinished,
             "stages": {name: record_to_dict(record) for name, record in self.records.items()},
             "files": self.files,
+            REMOVABLE: sorted(self._removable - self.files.keys()),
         }
         text = canonical(content)
         if text != self._written:
             write_manifest(self._folder, content)
             self._written = text
 
-    def _is_waste(self, path: Path) -> bool:
-        # A journal checks itself, and is not listed while an evaluation adds to it.
-        return self._folder.name(path) not in self.files and not self._is_journal(path)
+    def _is_journal(self, name: str) -> bool:
+        return (self._folder.path / name).parent == self._folder.journals
 
-    def _is_journal(self, path: Path) -> bool:
-        return path.parent == self._folder.journals
+    def _clear(self, names: Iterable[str]) -> None:
+        """Remove what of these is not vouched for; the manifest written next forgets them."""
+        names = set(names)
+        self._remove(self._folder.path / name for name in names - self.files.keys())
+        self._removable -= names
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in paths:
+            if path.is_dir():  # whatever it was, it is the user's now
+                continue
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise not_writable(path, error) from error
 
 
-def _known(folder: BuildFolder) -> tuple[bytes, dict[str, StageRecord]]:
-    """What the manifest says, and its stages; nothing where it cannot be believed."""
+def _known(folder: BuildFolder) -> tuple[bytes, dict[str, StageRecord], Sequence[str]]:
+    """What the manifest says, its stages, and `removable`; nothing where it cannot be believed."""
     if not folder.manifest.exists():
-        return b"", {}
+        return b"", {}, ()
     try:
         manifest = read_manifest(folder)
     except BuildFolderError as error:
         _LOG.warning("%s: everything is built again", error.message)
-        return b"", {}
+        return b"", {}, ()
     content = {
         name: value
         for name, value in manifest.items()
@@ -246,4 +258,4 @@ def _known(folder: BuildFolder) -> tuple[bytes, dict[str, StageRecord]]:
         name: replace(record, key="") if outdated & record.files.keys() else record
         for name, record in records_from_manifest(settle(folder, manifest)).items()
     }
-    return canonical(content), records
+    return canonical(content), records, manifest.get(REMOVABLE, ())

@@ -24,6 +24,7 @@ from deploy.evaluation.compare import Comparison, compare
 from deploy.evaluation.deviation import Deviation, Reference, run_deviation, run_reference
 from deploy.evaluation.harness import EvaluationSet, Run, batches_for, evaluate
 from deploy.inputs import BuildInputs, load_inputs
+from deploy.paths import scratch_prefix
 from deploy.stages.calibrate import calibration_rows
 from deploy.tune.config import TuneConfig
 from deploy.tune.models import Models, SharedBar
@@ -73,7 +74,7 @@ def tune(config: TuneConfig, progress: Progress | None = None) -> dict[str, Any]
     rows = tuning_rows(config, inputs, progress)
     units = _units(config, checkpoint)
     benefits = _benefits(config, inputs, checkpoint, units)
-    with hold_folder(out), tempfile.TemporaryDirectory() as scratch:
+    with hold_folder(out), tempfile.TemporaryDirectory(prefix=scratch_prefix()) as scratch:
         fp32 = Path(scratch) / "model.fp32.onnx"
         with progress.status("Exporting to ONNX"):
             write_onnx(export_onnx(checkpoint, inputs.task.head), fp32)

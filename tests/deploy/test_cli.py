@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,15 @@ from pathlib import Path
 import pytest
 import typer.main
 from checkpoints import save_random_checkpoint
+from holders import holding
 
-from deploy.artifacts import BuildFolder, file_hashes, hold_folder, read_json
+from deploy.artifacts import (
+    BuildFolder,
+    file_hashes,
+    hold_folder,
+    read_json,
+    write_manifest,
+)
 from deploy.cli.app import app
 from deploy.engine.session import Backend
 
@@ -257,6 +265,54 @@ def test_a_build_folder_in_use_is_exit_1(checkpoint, data_dir, run_cli, tmp_path
         refuse(run_cli, 1, f"is writing '{tmp_path}': process {os.getpid()}", tmp_path, *arguments)
 
 
+ON_A_BUILD = [
+    ("evaluate",),
+    ("bench",),
+    ("report",),
+    ("triton", "--backend", "onnxruntime", "--repository", "never"),
+]
+
+
+@pytest.mark.parametrize("command", ON_A_BUILD, ids=lambda command: command[0])
+@pytest.mark.parametrize("begun", [True, False], ids=["in a stage", "before the first"])
+def test_a_build_under_way_is_not_called_stopped(begun, command, built, run_cli, tmp_path):
+    folder = BuildFolder(Path(shutil.copytree(built[0], tmp_path / "out")))
+    if begun:
+        write_manifest(folder, {**read_json(folder.manifest), "unfinished": "evaluate"})
+    else:
+        folder.manifest.unlink()
+        folder.results.unlink()
+    with holding(folder.path) as holder:
+        ran = run_cli(*command, folder.path)
+        assert ran.code == 1
+        assert f"is writing '{folder.path}': process {holder.pid}, since" in ran.err
+    again = run_cli(*command, folder.path)
+    assert "deploy build" in again.err
+    assert "is writing" not in again.err
+
+
+@pytest.mark.parametrize("command", ON_A_BUILD, ids=lambda command: command[0])
+def test_a_folder_that_cannot_be_written_names_no_option_of_other_commands(
+    command, built, run_cli, tmp_path
+):
+    out = Path(shutil.copytree(built[0], tmp_path / "out"))
+    (out / ".lock").unlink()
+    (out / ".lock").mkdir()  # which refuses root too
+    ran = run_cli(*command, out)
+    assert ran.code == 1
+    assert f"error: cannot write '{out}'" in ran.err
+    assert "--out" not in ran.err
+
+
+def test_a_link_that_leads_nowhere_is_told_at_once(run_cli, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to("gone")
+    for out in (link, link / "below"):
+        said = f"'{link}' is a link to 'gone', which is not there"
+        refuse(run_cli, 1, said, out, "--model", "demo", "--task", "demo")
+    assert link.is_symlink()
+
+
 def test_command_line_wins_over_file(run_cli, tmp_path):
     file = tmp_path / "build.yaml"
     file.write_text("model: demo\ntask: frob-of-file\nmax_batch: 0\n", encoding="utf-8")
@@ -315,8 +371,18 @@ def test_an_unforeseen_failure_is_exit_1_without_a_traceback(failure, said, run_
     assert said in ran.err
 
 
+def as_by_default() -> None:
+    """A test runner may itself have been started with signals ignored, which is inherited."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs a named pipe")
-def test_an_interrupt_is_exit_130_in_one_line(tmp_path):
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_a_signal_ends_a_command_in_one_line(number, code, word, tmp_path):
     pipe = tmp_path / "config.yaml"
     os.mkfifo(pipe)
     process = subprocess.Popen(
@@ -324,13 +390,12 @@ def test_an_interrupt_is_exit_130_in_one_line(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A test runner may itself have been started with interrupts ignored, which is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=as_by_default,
     )
     with pipe.open("w"):  # opens once the command has begun to read
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    assert (process.returncode, out, err) == (code, "", f"{word}\n")
 
 
 # Native code that neither returns nor looks for signals, as a long step of an export.
@@ -347,7 +412,10 @@ main()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_ctrl_c_ends_a_build_that_is_deep_in_native_code(checkpoint, data_dir, tmp_path):
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_a_signal_ends_a_build_that_is_deep_in_native_code(
+    number, code, word, checkpoint, data_dir, tmp_path
+):
     out = tmp_path / "out"
     half = out / "onnx" / f".model.fp32.onnx.{'0' * 32}"
     process = subprocess.Popen(
@@ -356,20 +424,47 @@ def test_ctrl_c_ends_a_build_that_is_deep_in_native_code(checkpoint, data_dir, t
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "HALF": str(half)},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=as_by_default,
     )
     while not half.exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     # Left to itself, the export would take a quarter of an hour.
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert err.splitlines()[-2:] == [
         "stopped in export: run the same command again, and it goes on there",
-        "interrupted",
+        word,
     ]
     assert not half.exists()
+
+
+def test_a_signal_says_how_a_command_on_a_build_goes_on(
+    built, checkpoint, data_dir, tmp_path, run_cli, monkeypatch
+):
+    def terminate(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    out = Path(shutil.copytree(built[0], tmp_path / "out"))
+    model = ("--model", checkpoint, "--task", "sst2", "--data-dir", data_dir, *QUICK[2:])
+    with monkeypatch.context() as patch:
+        patch.setattr("deploy.engine.ort.OrtSession.run", terminate)
+        patch.setattr(os, "_exit", sys.exit)  # this process has tests to run
+        patch.setattr("deploy.tune.pipeline.export_onnx", terminate)
+        stopped = {
+            "goes on there": run_cli("evaluate", out, "--limit", "8"),
+            "begins anew": run_cli("bench", out),
+            "it begins anew": run_cli("tune", *model, "--out", tmp_path / "tune"),
+        }
+    for said, ran in stopped.items():
+        assert ran.code == 143
+        *_, how, word = ran.err.splitlines()
+        assert "run the same command again" in how
+        assert how.endswith(said)
+        assert word == "terminated"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert run_cli("evaluate", out, "--limit", "8").code == 0
 
 
 def test_ctrl_c_says_where_a_build_goes_on(checkpoint, data_dir, tmp_path, run_cli, monkeypatch):

@@ -8,7 +8,7 @@ import logging
 from deploy.artifacts import write_json, write_text
 from deploy.cli.output import LogLevel, error_console, print_json, set_up_logging
 
-TOKEN = "hf_AbCdEfGhIjKlMnOpQrSt"
+TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGh"
 ADDRESS = f"https://me:{TOKEN}@host/model"
 
 
@@ -48,6 +48,13 @@ def test_files(tmp_path):
         "config": {"model": "https://***@host/model"}
     }
     assert TOKEN not in (tmp_path / "report.md").read_text()
+
+
+def test_a_folder_whose_name_begins_as_a_token_does_is_written_down(tmp_path):
+    """A manifest that had lost it would send every later command to a folder that is not there."""
+    config = {"model": "hf_checkpoint12345678", "task": "hf_taskfiles/task.yaml"}
+    write_json(tmp_path / "manifest.json", {"config": config})
+    assert json.loads((tmp_path / "manifest.json").read_text()) == {"config": config}
 
 
 def test_json_on_standard_output(capsys):

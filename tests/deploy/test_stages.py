@@ -12,9 +12,12 @@ from small_builds import build_into, contents, write_inputs
 
 import deploy.engine.ort
 import deploy.stages.compile
+from calib_data.errors import UsageError
+from calib_data.progress import SilentProgress
 from deploy.artifacts import (
     BuildFolder,
     file_hashes,
+    forget_files,
     json_text,
     own_files,
     read_json,
@@ -25,8 +28,9 @@ from deploy.artifacts import (
 from deploy.bench.config import bench_config_from_dict
 from deploy.bench.pipeline import bench
 from deploy.engine.builder import Flavour, installed_flavours
-from deploy.errors import EngineError
+from deploy.errors import BuildFolderError, EngineError
 from deploy.pipeline import build
+from deploy.stages.planned import planned_files
 from deploy.verification import verify_folder
 from export.recipe import PRESETS, recipe_to_dict
 
@@ -120,17 +124,97 @@ def test_another_checkpoint_runs_everything(folder, options, tmp_path):
     assert ran(folder) == list(ALL)
 
 
-def test_precisions_that_are_no_longer_wanted_are_removed_and_a_users_files_are_not(
-    folder, options
-):
-    for name in ("notes.txt", "onnx/theirs.onnx"):
-        (folder.path / name).write_text("a user's", encoding="utf-8")
+# Some have names that a build gives to its own.
+THEIRS = (
+    "notes.txt",
+    "onnx/theirs.onnx",
+    "onnx/model.mine.onnx",
+    "engines/model.trial.plan",
+    "tokenizer/NOTES.md",
+    "evaluation/my.journal",
+)
+
+
+@pytest.mark.parametrize("changes", [{}, {"precision": "fp8"}, {"calib_samples": 3}], ids=str)
+def test_a_users_files_stay_whatever_their_names(changes, folder, options):
+    for name in THEIRS:
+        (folder.path / name).write_text(name, encoding="utf-8")
+    build_into(folder.path, {**options, **changes})
+    for name in THEIRS:
+        assert (folder.path / name).read_text(encoding="utf-8") == name
+    assert read_manifest(folder)["removable"] == []
+
+
+def test_precisions_that_are_no_longer_wanted_are_removed(folder, options):
     build_into(folder.path, {**options, "precision": "fp8"})
     left = {folder.name(path) for path in own_files(folder)}
     assert not [name for name in left if "fp16" in name]
     assert {"onnx/model.fp8.onnx", "onnx/model.fp32.onnx"} <= left
-    assert (folder.path / "onnx/theirs.onnx").exists()
-    assert (folder.path / "notes.txt").exists()
+
+
+def test_what_a_stopped_evaluation_has_left_is_removed(folder, options):
+    """`deploy evaluate` tells the manifest before it writes a journal of a backend that is new."""
+    forget_files(folder, ["evaluation/fp8.torch.journal"])
+    journal = folder.path / "evaluation/fp8.torch.journal"
+    journal.write_bytes(b"half")
+    build_into(folder.path, options)
+    assert not journal.exists()
+
+
+def test_every_file_is_planned_before_it_is_written(built, options):
+    """So that a stage that is killed leaves nothing that passes for a user's."""
+    from deploy.config import config_from_dict
+    from deploy.inputs import load_inputs
+
+    config, folder = config_from_dict({**options, "out": built}), BuildFolder(built)
+    planned = planned_files(config, folder, load_inputs(config, SilentProgress()))
+    stages = read_manifest(folder)["stages"]
+    assert list(planned) == list(stages) == list(ALL)
+    for name, stage in stages.items():
+        assert set(stage["files"]) <= planned[name]
+
+
+@pytest.mark.parametrize(
+    "theirs", [("results.json", "report.md"), ("tokenizer/tokenizer.json",), ("manifest.json",)]
+)
+def test_a_first_build_writes_over_nothing_of_a_users(theirs, options, tmp_path):
+    for name in theirs:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("[]", encoding="utf-8")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BuildFolderError) as caught:
+        build_into(tmp_path, options)
+    assert caught.value.message.endswith(f"has written: {', '.join(sorted(theirs))}")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert all((tmp_path / name).read_text(encoding="utf-8") == "[]" for name in theirs)
+
+
+def test_a_later_build_writes_over_nothing_of_a_users_either(folder, options):
+    theirs = folder.onnx("int8")
+    theirs.write_text("mine", encoding="utf-8")
+    before = read_json(folder.manifest)
+    with pytest.raises(BuildFolderError, match=r"has written: onnx/model\.int8\.onnx"):
+        build_into(folder.path, {**options, "precision": "fp8,int8"})
+    assert theirs.read_text(encoding="utf-8") == "mine"
+    assert read_json(folder.manifest) == before
+
+
+@pytest.mark.parametrize("name", ["results.json", "onnx/model.fp32.onnx"])
+def test_a_folder_of_the_name_of_a_file_is_told_at_once(name, options, tmp_path):
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(BuildFolderError, match="is a folder, where a build writes a file"):
+        build_into(tmp_path, options)
+    assert {path.name for path in tmp_path.iterdir()} == {name.split("/")[0]}
+
+
+@pytest.mark.parametrize("below", ["", "tokenizer", "new/out"])
+def test_no_build_writes_into_its_checkpoint(below, options, tmp_path):
+    model = Path(shutil.copytree(options["model"], tmp_path / "model"))
+    (model / "tokenizer").mkdir()
+    before = sorted(model.rglob("*"))
+    with pytest.raises(UsageError, match="lies in the checkpoint"):
+        build_into(model / below, {**options, "model": str(model)})
+    assert sorted(model.rglob("*")) == before
 
 
 @pytest.mark.parametrize("kind", ["quantize", "evaluate"])

@@ -25,7 +25,7 @@ OPTIONS = dict(pairwise(COMMAND))
 MODEL, OUT = OPTIONS["--model"], OPTIONS["--out"]
 DATA = "nyu-mll/glue"
 
-TOKEN = "hf_AbCdEfGhIjKlMnOpQrSt"
+TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGh"
 
 
 class Reader:

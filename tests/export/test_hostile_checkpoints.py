@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from calib_data.tasks import get_task
 from deploy.config import config_from_dict
 from export.checkpoint import load_checkpoint
-from export.errors import CheckpointError
+from export.errors import CheckpointError, UnsupportedModelError
 
 TASK = get_task("sst2")
 
@@ -87,6 +87,16 @@ def test_a_checkpoint_cannot_bring_code(folder, tmp_path):
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("code", [{}, {"auto_map": {"AutoConfig": "evil.C"}}], ids=["", "code"])
+def test_another_kind_of_model_is_named_with_what_can_be_built(code, folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_type": "mine", **code}))
+    with pytest.raises(UnsupportedModelError, match="a model of type 'mine'") as refused:
+        load_checkpoint(str(folder), TASK)
+    assert ("code of a checkpoint is never run" in refused.value.message) == bool(code)
+    assert "one of: bert, roberta" in refused.value.remedy
+
+
 def test_pickle_is_refused_without_the_flag(pickled):
     with pytest.raises(CheckpointError, match="only as pickle") as refused:
         load_checkpoint(str(pickled), TASK)
@@ -108,8 +118,10 @@ def test_pickle_with_the_flag_still_runs_nothing(pickled, tmp_path):
 
     content = pickle.dumps({"weight": Trap(), "as long as weights": bytes(300_000)})
     (pickled / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(CheckpointError, match="cannot load"):
+    with pytest.raises(CheckpointError, match="holds more than tensors") as refused:
         load_checkpoint(str(pickled), TASK, allow_pickle=True)
+    assert "weights_only" not in refused.value.message  # torch says how to open it all the same
+    assert "safetensors" in refused.value.remedy
     assert not (tmp_path / "sprung").exists()
 
 
