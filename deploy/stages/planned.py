@@ -59,18 +59,15 @@ def planned_files(config: BuildConfig, folder: BuildFolder, inputs: BuildInputs)
 
 
 def check_apart(model: str, out: Path) -> None:
-    """Refuse to build into a local checkpoint, which may have files of the names of a build's.
+    """Refuse to build into a local checkpoint, which the next build would read for one.
 
     Raises:
-        UsageError: `out` is the folder `model`, or within it.
+        UsageError: `out` is the folder `model`.
     """
-    source = Path(model)
-    if model == DEMO or not source.is_dir():
-        return
-    if out.resolve().is_relative_to(source.resolve()):
+    if model != DEMO and Path(model).is_dir() and out.resolve() == Path(model).resolve():
         raise UsageError(
-            f"--out '{out}' lies in the checkpoint '{model}', where no build writes",
-            "give --out a folder outside of --model",
+            f"--out '{out}' is the checkpoint, '{model}', where no build writes",
+            "give --out another folder; one within it will do",
         )
 
 

@@ -207,14 +207,18 @@ def test_a_folder_of_the_name_of_a_file_is_told_at_once(name, options, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {name.split("/")[0]}
 
 
-@pytest.mark.parametrize("below", ["", "tokenizer", "new/out"])
-def test_no_build_writes_into_its_checkpoint(below, options, tmp_path):
+def test_no_build_writes_into_its_checkpoint(options, tmp_path):
     model = Path(shutil.copytree(options["model"], tmp_path / "model"))
-    (model / "tokenizer").mkdir()
     before = sorted(model.rglob("*"))
-    with pytest.raises(UsageError, match="lies in the checkpoint"):
-        build_into(model / below, {**options, "model": str(model)})
+    with pytest.raises(UsageError, match="is the checkpoint"):
+        build_into(model, {**options, "model": str(model)})
     assert sorted(model.rglob("*")) == before
+    # `deploy build --model . --out out` is no accident.
+    plain = {**options, "model": str(model), "engine": "none", "precision": "fp16"}
+    build_into(model / "out", plain)
+    assert [path for path in sorted(model.rglob("*")) if "out" not in path.parts] == before
+    build_into(model / "out", plain)
+    assert ran(BuildFolder(model / "out")) == []
 
 
 @pytest.mark.parametrize("kind", ["quantize", "evaluate"])
