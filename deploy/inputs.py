@@ -159,10 +159,35 @@ def _check_portability(config: BuildConfig, flavour: Flavour | None) -> None:
 
 
 def _targets(config: BuildConfig, flavour: Flavour | None) -> tuple[str, ...]:
-    if flavour is Flavour.TENSORRT:
-        return gpu_targets()[:1]  # it builds for the GPU it runs on
     if flavour is None:
         return ()
+    if flavour is Flavour.TENSORRT:
+        targets = _target_here(config)
+    else:
+        targets = _known_targets(config, flavour)
+    for target in targets:
+        if Precision.FP8 in config.precision and int(target.removeprefix("sm")) < _FP8_TARGET:
+            elsewhere = "a GPU of sm89" if flavour is Flavour.TENSORRT else "--target sm89"
+            raise UsageError(
+                f"{target} has no FP8 tensor cores",
+                f"use {elsewhere} or newer, or --precision int8",
+            )
+    return targets
+
+
+def _target_here(config: BuildConfig) -> tuple[str, ...]:
+    """Of datacenter TensorRT, which builds for the GPU it runs on, whatever it is told."""
+    here = gpu_targets()[:1]
+    if config.target not in (None, here):
+        raise UsageError(
+            f"--target {','.join(config.target or ())}: {Flavour.TENSORRT.value} builds for the "
+            f"GPU that is here, {', '.join(here)}",
+            f"leave it out, or use --engine {Flavour.TENSORRT_RTX.value}, which builds for others",
+        )
+    return here
+
+
+def _known_targets(config: BuildConfig, flavour: Flavour) -> tuple[str, ...]:
     known = supported_targets(flavour)
     here = tuple(target for target in gpu_targets() if target in known)
     targets = config.target or here or (_DEFAULT_TARGET,)
@@ -171,11 +196,6 @@ def _targets(config: BuildConfig, flavour: Flavour | None) -> tuple[str, ...]:
             raise UsageError(
                 f"{flavour.value} cannot build for '{target}'",
                 f"use --target with any of: {', '.join(known)}",
-            )
-        if Precision.FP8 in config.precision and int(target.removeprefix("sm")) < _FP8_TARGET:
-            raise UsageError(
-                f"--target {target} has no FP8 tensor cores",
-                "use --target sm89 or newer, or --precision int8",
             )
     return targets
 

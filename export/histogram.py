@@ -41,17 +41,8 @@ class RangeHistogram:
     amax: float = 0.0
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
-    def update(self, values: Tensor) -> None:
-        """Count values of any shape and floating type.
-
-        Raises:
-            ValueError: One of them is NaN or infinite.
-        """
-        magnitudes = values.detach().abs().float()
-        self.update_magnitudes(magnitudes, float(magnitudes.max()))
-
-    def update_magnitudes(self, magnitudes: Tensor, batch_amax: float) -> None:
-        """Count absolute values that somebody else has already taken.
+    def update(self, magnitudes: Tensor, batch_amax: float) -> None:
+        """Count absolute values.
 
         Args:
             magnitudes: Float32, any shape.

@@ -8,7 +8,6 @@ all four operands of attention or on none. Symmetric, zero point 0, standard ONN
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,22 +39,11 @@ _SHARED_KERNEL_KINDS = frozenset({SiteKind.ATTENTION_Q, SiteKind.ATTENTION_K, Si
 # Q/DQ pairs by the value and the scale they quantize: a residual shares that of the linear beside.
 _Pairs = dict[tuple["ir.Value", float], "ir.Value"]
 
+# Axes of a weight, as MatMul reads it.
+_INPUT_CHANNELS, _OUTPUT_CHANNELS = 0, 1
+
 # Softmax cannot leave [0, 1], so its range needs no data.
 _SOFTMAX_AMAX = 1.0
-
-
-@dataclass(frozen=True)
-class SiteScale:
-    """The scale that a site was quantized with.
-
-    Attributes:
-        site: Site name.
-        scale: float64, [] for per-tensor or [output channels], already rounded to the type that
-            the graph stores scales in.
-    """
-
-    site: str
-    scale: NDArray[np.float64]
 
 
 def graph_sites(model: ir.Model) -> tuple[Site, ...]:
@@ -84,7 +72,7 @@ def graph_encoder(model: ir.Model) -> tuple[Architecture, int]:
 
 def insert_qdq(
     model: ir.Model, recipe: QuantRecipe, table: CalibrationTable, scale_type: FloatType
-) -> tuple[SiteScale, ...]:
+) -> None:
     """Quantize a graph in place.
 
     Args:
@@ -93,9 +81,6 @@ def insert_qdq(
         table: Calibration of the same checkpoint.
         scale_type: The type that scales are rounded to: the one that the engine will carry. Weights
             are quantized with the rounded scales, so that a later cast changes nothing.
-
-    Returns:
-        The scales, in order of the sites.
 
     Raises:
         RecipeError: The recipe's exclusions do not fit the model.
@@ -106,7 +91,6 @@ def insert_qdq(
     sites = select_sites(recipe, every_site)
     rewrites = _rewrite(model, recipe, table, every_site, sites, scale_type)
     located = locate_sites(model, sites)
-    scales = []
     pairs: _Pairs = {}
     for site in sites:
         place = located[site.name]
@@ -119,9 +103,7 @@ def insert_qdq(
             _quantize_weight(model, place, scale, recipe.format)
         else:
             _quantize_activation(model, place, scale, recipe.format, pairs)
-        scales.append(SiteScale(site.name, scale))
     _drop_unused_weights(model)
-    return tuple(scales)
 
 
 def _rewrite(
@@ -174,7 +156,7 @@ def _amax(
         return np.array(weight.max(), np.float64)
     # Of a channel of zeros too, whose scale is then raised to the smallest that there is: under a
     # larger one than the other channels' the codes of all would be multiplied towards overflow.
-    amax: NDArray[np.float64] = weight.max(axis=0).astype(np.float64)
+    amax: NDArray[np.float64] = weight.max(axis=_INPUT_CHANNELS).astype(np.float64)
     return amax
 
 
@@ -210,7 +192,7 @@ def _quantize_weight(
 
     name = place.site.name
     codes = quantize(_weight(place), scale, fmt)
-    attributes = [ir.AttrInt64("axis", 1)] if scale.ndim else []
+    attributes = [ir.AttrInt64("axis", _OUTPUT_CHANNELS)] if scale.ndim else []
     for node, index in place.consumers:
         dequantize = ir.Node(
             "",

@@ -91,10 +91,10 @@ class RangeCalibrator(_Calibrator):  # type: ignore[misc]
         else:
             torch.maximum(self._channel_amax, amax, out=self._channel_amax)
         try:
-            self.histogram.update_magnitudes(magnitudes, float(amax.max()))
+            self.histogram.update(magnitudes, float(amax.max()))
             if self._center is not None:
                 centered = self._real.magnitudes(tokens, self._center)
-                self.centered.update_magnitudes(centered, float(centered.max()))
+                self.centered.update(centered, float(centered.max()))
         except ValueError as error:
             raise CalibrationError(
                 f"site '{self._site}' carried NaN or infinity during calibration",

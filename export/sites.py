@@ -84,13 +84,11 @@ class GraphSite:
         site: The site.
         value: The tensor as the graph computes or stores it.
         consumers: `(node, input index)` pairs that must read the quantized tensor.
-        channel_axis: Axis of the output channels for a weight, None for an activation.
     """
 
     site: Site
     value: ir.Value
     consumers: tuple[tuple[ir.Node, int], ...]
-    channel_axis: int | None
 
 
 def encoder_sites(architecture: Architecture, layers: int) -> tuple[Site, ...]:
@@ -275,20 +273,20 @@ def _locate(site: Site, matmuls: Mapping[str, list[ir.Node]]) -> GraphSite:
             SiteKind.ATTENTION_P: (context, 0),
             SiteKind.ATTENTION_V: (context, 1),
         }[site.kind]
-        return GraphSite(site, _input(node, index, site), ((node, index),), None)
+        return GraphSite(site, _input(node, index, site), ((node, index),))
     nodes = [_linear(site, module, matmuls[module]) for module in site.modules]
     if site.kind is SiteKind.GELU_INPUT:
         value = _biased(nodes[0])
-        return GraphSite(site, value, tuple((use.node, use.idx) for use in value.uses()), None)
+        return GraphSite(site, value, tuple((use.node, use.idx) for use in value.uses()))
     if site.kind is SiteKind.RESIDUAL_INPUT:
         add, index = _residual(nodes[0], site)
-        return GraphSite(site, _input(add, index, site), ((add, index),), None)
+        return GraphSite(site, _input(add, index, site), ((add, index),))
     if site.kind is SiteKind.LINEAR_WEIGHT:
-        return GraphSite(site, _input(nodes[0], 1, site), ((nodes[0], 1),), channel_axis=1)
+        return GraphSite(site, _input(nodes[0], 1, site), ((nodes[0], 1),))
     values = {_input(node, 0, site) for node in nodes}
     if len(values) != 1:
         raise _untied(site, "its consumers read different tensors")
-    return GraphSite(site, values.pop(), tuple((node, 0) for node in nodes), None)
+    return GraphSite(site, values.pop(), tuple((node, 0) for node in nodes))
 
 
 def _linear(site: Site, module: str, nodes: list[ir.Node]) -> ir.Node:

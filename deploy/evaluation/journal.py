@@ -54,11 +54,7 @@ class Answer:
 
 
 class Journal:
-    """The answers of one session; a context manager.
-
-    Attributes:
-        recalled: Batches that needed no run, because an earlier process had their answer.
-    """
+    """The answers of one session; a context manager."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         """Open a journal, and read what it holds.
@@ -73,7 +69,6 @@ class Journal:
         Raises:
             BuildFolderError: The file cannot be read or written.
         """
-        self.recalled = 0
         self._path = path
         self._answers: dict[bytes, bytes] = {}
         with self._reporting():
@@ -122,7 +117,6 @@ class Journal:
 
         question = _digest(inputs)
         if question in self._answers:
-            self.recalled += 1
             known = self._answers[question]
             _, seconds = _ANSWER.unpack_from(known)
             return Answer(load(known[_ANSWER.size :]), seconds)

@@ -42,7 +42,7 @@ def center_attention(
         centers: Site name to its center, float32 [hidden], for k and v of every layer.
     """
     linears = linear_nodes(model, sites)
-    applied, refused, centered = [], {}, set[str]()
+    refused, centered = {}, set[str]()
     for layer in layers:
         needed = (layer.key, layer.value, layer.output)
         bare = [module for module in needed if bias_add(linears[module]) is None]
@@ -57,6 +57,5 @@ def center_attention(
         }
         for module, shift in shifts.items():
             shift_bias(model, linears[module], shift, f"{module}.centered_bias")
-        applied.append(layer.attention)
         centered |= {layer.k_site, layer.v_site, layer.context_site}
-    return Rewrite(RULE, tuple(applied), refused, frozenset(centered))
+    return Rewrite(RULE, refused, frozenset(centered))

@@ -22,14 +22,12 @@ class Rewrite:
 
     Attributes:
         rule: Its name, as recipes spell it.
-        applied: Where it applied: module paths.
         refused: Where it did not: module path to the reason.
         centered: Sites that are now relative to their center.
         amax: Sites whose range the rule has changed otherwise, and what it is now.
     """
 
     rule: str
-    applied: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     centered: frozenset[str] = frozenset()
     amax: Mapping[str, float] = field(default_factory=dict)

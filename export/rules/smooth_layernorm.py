@@ -47,7 +47,7 @@ def smooth_layernorm(
     import onnx_ir as ir
 
     linears = linear_nodes(model, sites)
-    applied, refused, ranges = [], {}, {}
+    refused, ranges = {}, {}
     for layer in layers:
         for site, modules in layer.normalized_sites.items():
             if site not in channel_amax:
@@ -80,9 +80,8 @@ def smooth_layernorm(
                 node.replace_input_with(0, result)
                 weight = weight_of(node).astype(np.float64) / inverse[:, None]
                 replace_constant(model, node, 1, f"{module}.smoothed_weight", weight)
-            applied.append(site)
             ranges[site] = float((amax * inverse).max())
-    return Rewrite(RULE, tuple(applied), refused, amax=ranges)
+    return Rewrite(RULE, refused, amax=ranges)
 
 
 def _inverse_factors(

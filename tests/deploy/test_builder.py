@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import errno
+import os
 import threading
 import time
 from contextlib import nullcontext
@@ -187,6 +189,29 @@ def test_a_damaged_timing_cache_is_made_anew(tmp_path, capfd):
     config.cache.words.add(b"a")
     keep_timing_cache(config, path)
     assert path.read_bytes() == b"a"
+
+
+@pytest.mark.parametrize("failure", ["a full disk", "a file in the way"])
+def test_a_timing_cache_that_cannot_be_written_costs_no_engine(
+    failure, tmp_path, monkeypatch, logged
+):
+    monkeypatch.setenv("BERT_TRT_DEPLOY_CACHE", str(tmp_path / "cache"))
+    path = timing_cache_path("10.16.1", "NVIDIA L4, 580.95")
+    if failure == "a full disk":
+        monkeypatch.setattr(os, "fsync", no_space)
+    else:
+        (tmp_path / "cache").write_text("mine")
+    config = StandInConfig()
+    attach_timing_cache(config, path)
+    keep_timing_cache(config, path)
+    (warning,) = logged
+    assert str(tmp_path / "cache") in warning
+    assert "set BERT_TRT_DEPLOY_CACHE" in warning
+    assert "--out" not in warning
+
+
+def no_space(_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_every_gpu_and_release_has_a_timing_cache_of_its_own(tmp_path, monkeypatch):

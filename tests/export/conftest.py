@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 from checkpoints import VOCABULARY, save_random_checkpoint
 
 from calib_data.features import Features
@@ -14,6 +15,7 @@ from calib_data.tasks import Head, get_task
 from export.calibrate import calibrate
 from export.calibration_table import CalibrationTable
 from export.checkpoint import Checkpoint, load_checkpoint
+from export.histogram import RangeHistogram
 from export.onnx_export import export_onnx
 from export.onnx_file import write_onnx
 
@@ -46,6 +48,15 @@ def export_random(folder: Path, **options: object) -> Exported:
     onnx = folder / "model.fp32.onnx"
     write_onnx(export_onnx(checkpoint, Head.SEQUENCE_CLASSIFICATION), onnx)
     return Exported(folder, checkpoint, onnx, calibrate(checkpoint, TASK, random_rows(1)))
+
+
+def histogram_of(*batches: np.ndarray) -> RangeHistogram:
+    """The magnitudes of floats, batch by batch."""
+    histogram = RangeHistogram()
+    for batch in batches:
+        magnitudes = torch.from_numpy(np.abs(batch).astype(np.float32))
+        histogram.update(magnitudes, float(magnitudes.max()))
+    return histogram
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import TASK, Exported, random_rows
+from conftest import TASK, Exported, histogram_of, random_rows
 
 from calib_data.sampler import CalibrationSet
 from export.calibrate import calibrate
@@ -11,7 +11,6 @@ from export.calibration_table import CalibrationTable, read_table, table_to_json
 from export.checkpoint import load_checkpoint
 from export.codes import dequantize, quantize
 from export.errors import CalibrationError
-from export.histogram import RangeHistogram
 from export.recipe import CalibrationMethod, Calibrator, QuantFormat
 
 MAX = Calibrator()
@@ -63,9 +62,7 @@ def test_ranges_are_those_of_the_tensors_that_the_graph_quantizes(exported):
 
 
 def table_of(values: np.ndarray) -> CalibrationTable:
-    histogram = RangeHistogram()
-    histogram.update(torch.from_numpy(values))
-    return CalibrationTable(source=None, sites={"site": histogram})
+    return CalibrationTable(source=None, sites={"site": histogram_of(values)})
 
 
 HEAVY_TAILED = np.random.default_rng(0).standard_t(4, size=20_000).astype(np.float32)

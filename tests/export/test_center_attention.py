@@ -6,11 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from conftest import Exported, random_rows
+from conftest import Exported, histogram_of, random_rows
 from test_qdq import run, tokens
 
 from export.attention_centers import heads_that_gain
-from export.histogram import RangeHistogram
 from export.precision import FloatType
 from export.qdq import graph_sites, insert_qdq
 from export.recipe import PRESETS, KindRecipe, QuantFormat, QuantRecipe
@@ -123,12 +122,6 @@ def test_centering_saves_what_an_int8_softmax_drops(exported):
     assert errors[True] < errors[False] / 2, errors
 
 
-def histogram_of(values: np.ndarray) -> RangeHistogram:
-    histogram = RangeHistogram()
-    histogram.update(torch.from_numpy(values))
-    return histogram
-
-
 def test_a_projection_without_a_bias_is_left_as_it_is(exported):
     model = exported.graph()
     first, second = names_of(exported)
@@ -141,7 +134,6 @@ def test_a_projection_without_a_bias_is_left_as_it_is(exported):
     outcome = center_attention(model, (first, second), graph_sites(model), exported.table.centers)
     assert outcome == Rewrite(
         "center_attention",
-        applied=(second.attention,),
         refused={first.attention: f"'{first.key}' has no bias to fold a center into"},
         centered=frozenset(moved_sites(second)),
     )

@@ -46,8 +46,20 @@ def quantized(exported: Exported, fmt: QuantFormat, recipe=None):
     """No rule rewrites the graph unless a recipe is given: ModelOpt has the checkpoint as it is."""
     model = exported.graph()
     recipe = recipe or replace(PRESETS[fmt.value], center_attention=False, smoothquant=None)
-    scales = insert_qdq(model, recipe, exported.table, FloatType.FP16)
-    return model, {scale.site: scale.scale for scale in scales}
+    places = locate_sites(model, graph_sites(model))
+    insert_qdq(model, recipe, exported.table, FloatType.FP16)
+    return model, scales_at(places)
+
+
+def scales_at(places) -> dict[str, np.ndarray]:
+    """The scale that each site's consumers read it with, of those that were quantized."""
+    readers = {name: place.consumers[0] for name, place in places.items()}
+    producers = {name: node.inputs[index].producer() for name, (node, index) in readers.items()}
+    return {
+        name: node.inputs[1].const_value.numpy().astype(np.float64)
+        for name, node in producers.items()
+        if node is not None and node.op_type == "DequantizeLinear"
+    }
 
 
 def run(model: ir.Model, inputs, outputs=None):
@@ -263,9 +275,10 @@ def test_scale_too_small_for_fp16_is_raised(exported):
     histogram = replace(table.sites[site], amax=1e-3, upper=1e-3)
     small = replace(table, sites={**table.sites, site: histogram})
     model = exported.graph()
-    scales = insert_qdq(model, PRESETS["fp8"], small, FloatType.FP16)
+    places = locate_sites(model, graph_sites(model))
+    insert_qdq(model, PRESETS["fp8"], small, FloatType.FP16)
     # FP16's smallest normal number; 1e-3 / 448 = 2.2e-6 would be subnormal.
-    assert next(s.scale for s in scales if s.site == site) == 2.0**-14
+    assert scales_at(places)[site] == 2.0**-14
 
 
 def test_per_tensor_weights_have_one_scale(exported):

@@ -37,7 +37,7 @@ def smooth(model: ir.Model, exported: Exported, alpha: float = 0.5, **ranges) ->
 def test_the_function_stays_the_same(exported, alpha):
     model = exported.graph()
     outcome = smooth(model, exported, alpha)
-    assert len(outcome.applied) == 2 * exported.checkpoint.layers
+    assert len(outcome.amax) == 2 * exported.checkpoint.layers
     assert not outcome.refused
     (plain,) = run(exported.graph(), tokens(3))
     assert relative_error(run(model, tokens(3))[0], plain) <= 1e-5
